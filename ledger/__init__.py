@@ -1,0 +1,1 @@
+"""ScanSeal: a provenance ledger for medical imaging. The command is `scanseal`; FORMAT.md is the normative text."""

@@ -1,0 +1,88 @@
+"""What a record binds: one salted leaf for the pixels and for each attribute, under one Merkle root. FORMAT.md §2.
+
+The salts come from a study's secret, so whoever destroys that secret destroys what the leaves could tell, while every root,
+record and proof above them still stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ledger.core import merkle
+from ledger.core.attributes import ATTRIBUTES
+from ledger.core.errors import EvidenceInvalid, FixInput
+
+ATTRIBUTE_LIST = "attributes-1"
+PIXELS = "PixelData"
+DECODED = "DecodedPixels"
+ITEMS: tuple[str, ...] = (PIXELS, DECODED, *(attribute.keyword for attribute in ATTRIBUTES))
+SALT_SIZE = 16
+
+_NAMES = tuple(bytes([len(name)]) + name.encode() for name in ITEMS)
+
+
+@dataclass(frozen=True)
+class Content:
+    """The commitment of one image: `root` is a record's `content`; `leaves` are in the order of `ITEMS`, 32 bytes each."""
+
+    root: bytes
+    leaves: tuple[bytes, ...]
+
+
+def image_key(study_secret: bytes, pixel_digest: str, sop_instance_uid: str) -> bytes:
+    """The 32-byte key of one image's salts. The same image in the same study always gets the same key, so sealing twice shows."""
+    message = b"scanseal/image\0" + pixel_digest.encode() + b"\0" + sop_instance_uid.encode()
+    return hmac.digest(study_secret, message, "sha256")
+
+
+def find_key(study_secret: bytes) -> bytes:
+    """The 32-byte key of a study's look-up tokens: with it a verifier finds the seal of an image among many."""
+    return hmac.digest(study_secret, b"scanseal/find", "sha256")
+
+
+def find_token(key: bytes, item: str, value: str) -> bytes:
+    """An 8-byte hint where to look; it proves nothing."""
+    return hmac.digest(key, item.encode() + b"\0" + value.encode(), "sha256")[:8]
+
+
+def _leaf(key: bytes, name: bytes, value: str | None) -> bytes:
+    salt = hmac.digest(key, name[1:], "sha256")[:SALT_SIZE]
+    if value is None:
+        return hashlib.sha256(b"\0" + salt + name + b"\0").digest()
+    return hashlib.sha256(b"\0" + salt + name + b"\1" + value.encode()).digest()
+
+
+def commit(values: Mapping[str, str | None], key: bytes) -> Content:
+    """The commitment to `values` (normalised; an item that is missing or None is committed as absent) under an image key."""
+    unknown = values.keys() - set(ITEMS)
+    if unknown:
+        raise FixInput(f"{', '.join(sorted(unknown))}: not in the list {ATTRIBUTE_LIST}")
+    leaves = tuple(_leaf(key, encoded, values.get(name)) for name, encoded in zip(ITEMS, _NAMES, strict=True))
+    return Content(merkle.root_of(leaves), leaves)
+
+
+def opened(leaves: Sequence[bytes], root: bytes) -> tuple[bytes, ...]:
+    """The leaves, after checking that they hash to `root`. Raises EvidenceInvalid (step content)."""
+    if len(leaves) != len(ITEMS):
+        raise EvidenceInvalid(f"{len(leaves)} leaves where {ATTRIBUTE_LIST} has {len(ITEMS)} items", "content")
+    if merkle.root_of(leaves) != root:
+        raise EvidenceInvalid("the leaves do not hash to the record's content", "content")
+    return tuple(leaves)
+
+
+def opens(leaves: Sequence[bytes], key: bytes, item: str, value: str | None) -> bool:
+    """Whether `value` is what was sealed for `item`."""
+    position = ITEMS.index(item)
+    return hmac.compare_digest(leaves[position], _leaf(key, _NAMES[position], value))
+
+
+def differing(leaves: Sequence[bytes], key: bytes, values: Mapping[str, str | None]) -> tuple[str, ...]:
+    """The names of the attributes (not the pixel items) whose value is not the one that was sealed."""
+    return tuple(
+        name
+        for name, encoded, leaf in zip(ITEMS[2:], _NAMES[2:], leaves[2:], strict=True)
+        if not hmac.compare_digest(leaf, _leaf(key, encoded, values.get(name)))
+    )

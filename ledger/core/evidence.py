@@ -1,0 +1,263 @@
+"""The evidence bundle (`*.seal.json`): all that a verifier needs beside the image and its trust file. FORMAT.md §7.
+
+The models below are the schema: strict types, no unknown, missing or repeated member, byte strings in unpadded base64url.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+
+from ledger.core.errors import EvidenceInvalid
+from ledger.core.records import AcquisitionRecord, SignedRecord
+
+SIZE_LIMIT = 1 << 30
+"""Bytes of a bundle: more is refused unread."""
+DEPTH_LIMIT = 12
+FORMAT = "scanseal-bundle-1"
+
+
+def to_b64(data: bytes) -> str:
+    """Base64url without padding (RFC 4648 §5)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_b64(text: object) -> bytes:
+    """The bytes of unpadded base64url in its one canonical form. Raises ValueError for anything else."""
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str):
+        raise ValueError("not a base64url string")
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("not base64url") from error
+    if to_b64(data) != text:
+        raise ValueError("not canonical base64url")
+    return data
+
+
+def _sized(size: int | None) -> Any:
+    def decode(text: object) -> bytes:
+        data = from_b64(text)
+        if size is not None and len(data) != size:
+            raise ValueError(f"{len(data)} bytes where {size} belong")
+        return data
+
+    schema: dict[str, object] = {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"}
+    if size is not None:
+        schema["minLength"] = schema["maxLength"] = len(to_b64(b"\0" * size))
+    return Annotated[
+        bytes, BeforeValidator(decode), PlainSerializer(to_b64, return_type=str, when_used="json"), WithJsonSchema(schema)
+    ]
+
+
+Bytes = _sized(None)
+Word = _sized(32)
+Address = _sized(20)
+Signature = _sized(64)
+Token = _sized(8)
+UInt64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Ledger(_Part):
+    """Where the records live. A verifier compares it with its trust file and believes the latter."""
+
+    chain_id: UInt64
+    anchor_log: Address
+    device_registry: Address
+    origin: str
+    log_id: Word
+    log_key: Word
+
+
+class RecordPart(_Part):
+    """An AcquisitionRecord, member for member."""
+
+    content: Word
+    profile: str
+    key: Word
+    counter: UInt64
+    previous: Word
+    claimed_time: UInt64
+    beacon_number: UInt64
+    beacon_hash: Word
+
+    @cached_property
+    def value(self) -> AcquisitionRecord:
+        return AcquisitionRecord(
+            self.content,
+            self.profile,
+            self.key,
+            self.counter,
+            self.previous,
+            self.claimed_time,
+            self.beacon_number,
+            self.beacon_hash,
+        )
+
+
+class Tiles(_Part):
+    """The sealed tile hashes, so that a verifier can show where pixels were changed (FORMAT.md §1.2). `header` is the digest's header."""
+
+    header: Bytes
+    frames: Bytes
+    hashes: Bytes
+
+
+class Included(_Part):
+    """Position in the log and the RFC 9162 inclusion path (32 bytes a node) to the checkpoint of anchor `anchor`."""
+
+    anchor: UInt64
+    index: UInt64
+    path: Bytes
+
+
+class Seal(_Part):
+    """One sealed image: record, signature, leaves (32 bytes an item, in order) and the key of the salts.
+
+    `image_key` lets its holder test guesses at the attributes: a bundle that has it is for those who may see the image.
+    """
+
+    record: RecordPart
+    signature: Signature
+    leaves: Bytes
+    image_key: Word
+    study: UInt64
+    find: Annotated[tuple[Token, Token], Field(strict=False)]
+    included: Included | None = None
+    tiles: Tiles | None = None
+
+    @cached_property
+    def signed(self) -> SignedRecord:
+        return SignedRecord(self.record.value, self.signature)
+
+    @cached_property
+    def leaf_hashes(self) -> tuple[bytes, ...]:
+        return split_words(self.leaves, "content")
+
+
+class BeaconPart(_Part):
+    """A recent block that the contract itself looked up when it took the anchor."""
+
+    number: UInt64
+    hash: Word
+
+
+class Anchor(_Part):
+    """A signed checkpoint and what the AnchorLog stored with it; `state` says which state proof shows it."""
+
+    checkpoint: str
+    old_size: UInt64
+    block_number: UInt64
+    block_time: UInt64
+    beacons: Annotated[tuple[BeaconPart, ...], Field(strict=False)]
+    state: UInt64
+
+
+class State(_Part):
+    """A block header (RLP) and the nodes of its state and storage tries that prove anchors and keys (EIP-1186)."""
+
+    header: Bytes
+    nodes: Annotated[tuple[Bytes, ...], Field(strict=False)]
+
+
+class Bundle(_Part):
+    """One or many seals with what they share. `headers` are block headers (RLP) of beacons."""
+
+    format: Literal["scanseal-bundle-1"]
+    ledger: Ledger
+    certificates: Annotated[tuple[Bytes, ...], Field(strict=False)]
+    studies: Annotated[tuple[Word, ...], Field(strict=False)]
+    seals: Annotated[tuple[Seal, ...], Field(strict=False)]
+    anchors: Annotated[tuple[Anchor, ...], Field(strict=False)] = ()
+    states: Annotated[tuple[State, ...], Field(strict=False)] = ()
+    headers: Annotated[tuple[Bytes, ...], Field(strict=False)] = ()
+
+
+def split_words(data: bytes, step: str) -> tuple[bytes, ...]:
+    """`data` cut into 32-byte words. Raises EvidenceInvalid where a rest is left."""
+    if len(data) % 32:
+        raise EvidenceInvalid(f"{len(data)} bytes are not whole 32-byte hashes", step)
+    return tuple(data[start : start + 32] for start in range(0, len(data), 32))
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member occurs twice")
+    return members
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(value: object) -> int:
+    """Levels of nesting, counted without recursion."""
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        if deepest > DEPTH_LIMIT:
+            break
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return deepest
+
+
+def strict_json(data: bytes) -> Mapping[str, Any]:
+    """A JSON object: UTF-8, no repeated member, no NaN, bounded depth and size, nothing after it. Raises EvidenceInvalid."""
+    if len(data) > SIZE_LIMIT:
+        raise EvidenceInvalid(f"{len(data)} bytes: a bundle has at most {SIZE_LIMIT}")
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "not strict JSON in UTF-8"
+        raise EvidenceInvalid(f"the bundle is {reason}: ask for a fresh copy") from error
+    if not isinstance(value, dict):
+        raise EvidenceInvalid("the bundle is not a JSON object")
+    if _depth(value) > DEPTH_LIMIT:
+        raise EvidenceInvalid("the bundle is nested too deeply")
+    return value
+
+
+def parse(data: bytes) -> Bundle:
+    """A bundle from the bytes of its file. Raises EvidenceInvalid (step evidence) naming the member that is wrong.
+
+    Proves nothing by itself: `ledger.core.verify` does the rest.
+    """
+    value = strict_json(data)
+    try:
+        bundle = Bundle.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise EvidenceInvalid(f"the bundle's {place or 'top level'}: {first['msg']}") from error
+    for number, seal in enumerate(bundle.seals):
+        if seal.study >= len(bundle.studies):
+            raise EvidenceInvalid(f"the bundle's seals.{number}.study: there are {len(bundle.studies)} studies")
+        if seal.included is not None and seal.included.anchor >= len(bundle.anchors):
+            raise EvidenceInvalid(f"the bundle's seals.{number}.included.anchor: there are {len(bundle.anchors)} anchors")
+    for number, anchor in enumerate(bundle.anchors):
+        if anchor.state >= len(bundle.states):
+            raise EvidenceInvalid(f"the bundle's anchors.{number}.state: there are {len(bundle.states)} states")
+    return bundle
+
+
+def write(bundle: Bundle) -> bytes:
+    """The bundle as compact JSON, the same bytes for the same bundle, with a newline at its end."""
+    return bundle.model_dump_json(exclude_none=True).encode() + b"\n"

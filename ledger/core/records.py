@@ -1,0 +1,82 @@
+"""Signed records: what a key says about an image, and the log entry that carries it. FORMAT.md §3."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from enum import IntFlag
+from typing import ClassVar
+
+from ledger.core import typeddata
+from ledger.core.errors import EvidenceInvalid
+from ledger.core.typeddata import Domain, Field
+
+SIGNATURE_SIZE = 64
+
+
+class Role(IntFlag):
+    """What an enrolled key may sign. A gateway that got pixels over a network has HOLD, never ACQUIRE."""
+
+    ACQUIRE = 1
+    TRANSFORM = 2
+    HOLD = 4
+    READ = 8
+    APPROVE = 16
+    GENERATE = 32
+
+    @property
+    def words(self) -> str:
+        """The roles in words, for people: `acquire, transform`."""
+        return ", ".join(str(role.name).lower() for role in Role if role in self) or "none"
+
+
+@dataclass(frozen=True)
+class AcquisitionRecord:
+    """A device's statement that it made the image whose pixels and attributes `content` commits to.
+
+    `content`, `key`, `previous` and `beacon_hash` have 32 bytes; `claimed_time` is the device's clock in seconds since 1970.
+    It does not prove when it was signed: the beacon and the anchor do (FORMAT.md §8).
+    """
+
+    content: bytes
+    profile: str
+    key: bytes
+    counter: int
+    previous: bytes
+    claimed_time: int
+    beacon_number: int
+    beacon_hash: bytes
+
+    TYPE: ClassVar[str] = "AcquisitionRecord"
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        ("bytes32", "content"),
+        ("string", "profile"),
+        ("bytes32", "key"),
+        ("uint64", "counter"),
+        ("bytes32", "previous"),
+        ("uint64", "claimedTime"),
+        ("uint64", "beaconNumber"),
+        ("bytes32", "beaconHash"),
+    )
+    ROLE: ClassVar[Role] = Role.ACQUIRE
+
+    def encoded(self) -> bytes:
+        """EIP-712 `encodeData`, 288 bytes. Raises FixInput where a field does not fit its type."""
+        return typeddata.encode_data(self.TYPE, self.FIELDS, astuple(self))
+
+    def id(self, domain: Domain) -> bytes:
+        """The record id: the EIP-712 digest that the key signs."""
+        return typeddata.digest(domain, self.encoded())
+
+
+@dataclass(frozen=True)
+class SignedRecord:
+    """A record with the 64-byte signature `r || s` over its id."""
+
+    record: AcquisitionRecord
+    signature: bytes
+
+    def entry(self) -> bytes:
+        """The log entry: `encodeData || signature`."""
+        if len(self.signature) != SIGNATURE_SIZE:
+            raise EvidenceInvalid(f"a signature has {SIGNATURE_SIZE} bytes, not {len(self.signature)}", "signature")
+        return self.record.encoded() + self.signature
