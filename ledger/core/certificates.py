@@ -58,6 +58,15 @@ class Device:
         return URN + "&".join(f"{label}={quote(fields[field], safe='')}" for label, field in _FIELDS.items())
 
 
+def device_of(names: x509.SubjectAlternativeName) -> Device:
+    """The device that a subjectAltName names. Raises EvidenceInvalid (step certificate) where it names none."""
+    for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
+        pairs = parse_qsl(uri.removeprefix(URN), keep_blank_values=True)
+        if uri.startswith(URN) and [label for label, _ in pairs] == list(_FIELDS):
+            return Device(*(value for _, value in pairs))
+    raise EvidenceInvalid("the certificate names no device", "certificate")
+
+
 @dataclass(frozen=True)
 class Certificate:
     """A parsed certificate; `der` is what its fingerprint, enrolled on chain, is taken over."""
@@ -80,11 +89,7 @@ class Certificate:
             names = self.x509.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except (x509.ExtensionNotFound, ValueError) as error:
             raise EvidenceInvalid("the certificate names no device", "certificate") from error
-        for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
-            pairs = parse_qsl(uri.removeprefix(URN), keep_blank_values=True)
-            if uri.startswith(URN) and [label for label, _ in pairs] == list(_FIELDS):
-                return Device(*(value for _, value in pairs))
-        raise EvidenceInvalid("the certificate names no device", "certificate")
+        return device_of(names)
 
     def is_valid_at(self, time: int) -> bool:
         """Whether `time` (seconds since 1970) lies in the certificate's validity."""

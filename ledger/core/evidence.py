@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 
-from ledger.core.errors import EvidenceInvalid
+from ledger.core.errors import EvidenceInvalid, FixInput
+from ledger.core.pixels import PROFILES, PixelDigest, PixelHeader, px1_from_tiles
 from ledger.core.records import AcquisitionRecord, SignedRecord
 
 SIZE_LIMIT = 1 << 30
@@ -108,11 +109,35 @@ class RecordPart(_Part):
 
 
 class Tiles(_Part):
-    """The sealed tile hashes, so that a verifier can show where pixels were changed (FORMAT.md §1.2). `header` is the digest's header."""
+    """The sealed tile hashes, frame after frame, so that a verifier can show where pixels were changed (FORMAT.md §1.2).
 
-    header: Bytes
-    frames: Bytes
+    They are not salted: who has them can test guesses at a tile's pixels.
+    """
+
+    kind: UInt64
+    photometric: UInt64
+    width: UInt64
+    samples_per_pixel: UInt64
+    rows: UInt64
+    columns: UInt64
+    frames: UInt64
+    palette: Word
     hashes: Bytes
+
+    def digest(self, profile: str) -> PixelDigest:
+        """The px1 digest that the hashes lead to. Raises EvidenceInvalid where they are not those of the header's frames."""
+        try:
+            header = PixelHeader(**self.model_dump(exclude={"hashes"}))
+            count = header.tiles_per_frame
+            hashes = split_words(self.hashes, "content")
+            if len(hashes) != count * header.frames:
+                raise EvidenceInvalid(f"{len(hashes)} tile hashes, not {count * header.frames}", "content")
+            frames = [hashes[start : start + count] for start in range(0, len(hashes), count)]
+            return px1_from_tiles(header, frames, PROFILES[profile].hash_name)
+        except EvidenceInvalid:
+            raise
+        except (FixInput, KeyError) as error:
+            raise EvidenceInvalid("the tile hashes do not fit their header", "content") from error
 
 
 class Included(_Part):
@@ -126,7 +151,7 @@ class Included(_Part):
 class Seal(_Part):
     """One sealed image: record, signature, leaves (32 bytes an item, in order) and the key of the salts.
 
-    `image_key` lets its holder test guesses at the attributes: a bundle that has it is for those who may see the image.
+    `decoder` names what made the item DecodedPixels of a lossy original. `image_key` lets its holder test guesses at the attributes: a bundle that has it is for those who may see the image.
     """
 
     record: RecordPart
@@ -135,6 +160,7 @@ class Seal(_Part):
     image_key: Word
     study: UInt64
     find: Annotated[tuple[Token, Token], Field(strict=False)]
+    decoder: str | None = None
     included: Included | None = None
     tiles: Tiles | None = None
 
