@@ -36,7 +36,7 @@ class Sealed:
     leaves: tuple[bytes, ...]
     image_key: bytes
     study: str
-    find: tuple[bytes, bytes]
+    find: bytes
     instance: str
     digest: PixelDigest
     decoder: str | None
@@ -120,7 +120,7 @@ class _Draft:
     image: Sealable
     content: content.Content
     image_key: bytes
-    find: tuple[bytes, bytes]
+    find: bytes
 
     @property
     def profile(self) -> str:
@@ -149,7 +149,7 @@ def _commit(image: Sealable, secret: bytes) -> _Draft:
         values[content.DECODED] = f"{image.decoded} {image.decoder}"
     key = content.image_key(secret, digest, instance)
     find = content.find_key(secret)
-    tokens = (content.find_token(find, content.PIXELS, digest), content.find_token(find, "SOPInstanceUID", instance))
+    tokens = content.find_token(find, content.PIXELS, digest) + content.find_token(find, "SOPInstanceUID", instance)
     return _Draft(image, content.commit(values, key), key, tokens)
 
 

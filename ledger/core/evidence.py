@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -63,7 +64,8 @@ Bytes = _sized(None)
 Word = _sized(32)
 Address = _sized(20)
 Signature = _sized(64)
-Token = _sized(8)
+ImageKey = _sized(16)
+Tokens = _sized(16)
 UInt64 = Annotated[int, Field(ge=0, lt=1 << 64)]
 
 
@@ -94,6 +96,10 @@ class RecordPart(_Part):
     beacon_number: UInt64
     beacon_hash: Word
 
+    @classmethod
+    def of(cls, record: AcquisitionRecord) -> RecordPart:
+        return cls(**asdict(record))
+
     @cached_property
     def value(self) -> AcquisitionRecord:
         return AcquisitionRecord(
@@ -123,6 +129,13 @@ class Tiles(_Part):
     frames: UInt64
     palette: Word
     hashes: Bytes
+
+    @classmethod
+    def of(cls, digest: PixelDigest) -> Tiles:
+        """The tiles of a px1 digest."""
+        if digest.header is None:
+            raise FixInput(f"{digest.profile} has no tiles")
+        return cls(**asdict(digest.header), hashes=b"".join(tile for frame in digest.tiles for tile in frame))
 
     def digest(self, profile: str) -> PixelDigest:
         """The px1 digest that the hashes lead to. Raises EvidenceInvalid where they are not those of the header's frames."""
@@ -157,9 +170,9 @@ class Seal(_Part):
     record: RecordPart
     signature: Signature
     leaves: Bytes
-    image_key: Word
+    image_key: ImageKey
     study: UInt64
-    find: Annotated[tuple[Token, Token], Field(strict=False)]
+    find: Tokens
     decoder: str | None = None
     included: Included | None = None
     tiles: Tiles | None = None
@@ -167,6 +180,11 @@ class Seal(_Part):
     @cached_property
     def signed(self) -> SignedRecord:
         return SignedRecord(self.record.value, self.signature)
+
+    @property
+    def tokens(self) -> tuple[bytes, bytes]:
+        """The look-up tokens of PixelData and SOPInstanceUID."""
+        return self.find[:8], self.find[8:]
 
     @cached_property
     def leaf_hashes(self) -> tuple[bytes, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import IntFlag
 from typing import ClassVar
 
@@ -61,7 +61,27 @@ class AcquisitionRecord:
 
     def encoded(self) -> bytes:
         """EIP-712 `encodeData`, 288 bytes. Raises FixInput where a field does not fit its type."""
-        return typeddata.encode_data(self.TYPE, self.FIELDS, astuple(self))
+        values = (
+            self.content,
+            self.profile,
+            self.key,
+            self.counter,
+            self.previous,
+            self.claimed_time,
+            self.beacon_number,
+            self.beacon_hash,
+        )
+        return typeddata.encode_data(self.TYPE, self.FIELDS, values)
+
+    @classmethod
+    def from_entry(cls, entry: bytes, profile: str) -> AcquisitionRecord:
+        """From the first 288 bytes of a log entry. Raises EvidenceInvalid where it is no such record of this profile."""
+        words = [entry[start : start + 32] for start in range(32, 288, 32)]
+        number = [int.from_bytes(word, "big") for word in words]
+        record = cls(words[0], profile, words[2], number[3], words[4], number[5], number[6], words[7])
+        if len(entry) < 288 or record.encoded() != entry[:288]:
+            raise EvidenceInvalid("the log entry is not an AcquisitionRecord of this profile", "record")
+        return record
 
     def id(self, domain: Domain) -> bytes:
         """The record id: the EIP-712 digest that the key signs."""

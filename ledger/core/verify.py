@@ -109,7 +109,7 @@ def not_checked(reason: str, exit_code: int = 7) -> Verdict:
 def _token_index(bundle: Bundle) -> dict[tuple[int, bytes], list[int]]:
     index: dict[tuple[int, bytes], list[int]] = {}
     for number, seal in enumerate(bundle.seals):
-        for token in seal.find:
+        for token in seal.tokens:
             index.setdefault((seal.study, token), []).append(number)
     return index
 

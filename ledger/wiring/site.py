@@ -1,0 +1,206 @@
+"""A site's folder: where keys, certificates, the store and the trust file lie. `scanseal init` makes one.
+
+    site.toml     name, RPC URLs, where the passphrase is       keys/    account.json, log.pem, one file a device
+    trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
+    store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import tomli_w
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ledger.core import certificates, trust
+from ledger.core.certificates import Certificate
+from ledger.core.errors import FixInput, NeedPermission
+from ledger.core.trust import Trust
+from ledger.keys import authority, signers
+
+SITE_VARIABLE = "SCANSEAL_SITE"
+PASSPHRASE_VARIABLE = "SCANSEAL_PASSPHRASE"  # noqa: S105 - the name of a variable
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site's folder, as `site.toml` describes it."""
+
+    folder: Path
+    name: str
+    rpc: tuple[str, ...]
+    passphrase_file: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """The log's C2SP origin."""
+        return f"scanseal/{self.name}"
+
+    @property
+    def store_path(self) -> Path:
+        return self.folder / "store.sqlite"
+
+    @property
+    def trust_path(self) -> Path:
+        return self.folder / "trust.toml"
+
+    @property
+    def account_path(self) -> Path:
+        return self.folder / "keys" / "account.json"
+
+    @property
+    def log_key_path(self) -> Path:
+        return self.folder / "keys" / "log.pem"
+
+    @property
+    def ca_folder(self) -> Path:
+        return self.folder / "ca"
+
+    @property
+    def devnet_folder(self) -> Path:
+        return self.folder / "devnet"
+
+    def device_key_path(self, name: str) -> Path:
+        """The key file of a device on this machine. Raises FixInput where there is none."""
+        for suffix in (".json", ".pem"):
+            path = self.folder / "keys" / f"{device_name(name)}{suffix}"
+            if path.exists():
+                return path
+        raise FixInput(f"no key for device {name!r} in {self.folder / 'keys'}: make one with `scanseal device request {name}`")
+
+    def request_path(self, name: str) -> Path:
+        return self.folder / "devices" / f"{device_name(name)}.csr"
+
+    def certificate_path(self, name: str) -> Path:
+        return self.folder / "devices" / f"{device_name(name)}.pem"
+
+    def certificates(self) -> dict[str, Certificate]:
+        """The certificates of this site's devices, by name."""
+        paths = sorted((self.folder / "devices").glob("*.pem"))
+        return {path.stem: read_certificate(path) for path in paths}
+
+    def passphrase(self) -> str:
+        """The passphrase of this site's keys: from the environment, or from the file that `site.toml` names."""
+        if value := os.environ.get(PASSPHRASE_VARIABLE):
+            return value
+        if self.passphrase_file:
+            try:
+                return (self.folder / self.passphrase_file).read_text().strip()
+            except OSError as error:
+                raise FixInput(f"cannot read the passphrase file {self.passphrase_file} ({error.strerror})") from error
+        raise FixInput(f"no passphrase: set {PASSPHRASE_VARIABLE}, or name a passphrase_file in {self.folder / 'site.toml'}")
+
+    def trust(self) -> Trust:
+        if not self.trust_path.exists():
+            raise FixInput(f"{self.trust_path} is missing: `scanseal deploy` makes it, or copy the ledger's trust file there")
+        return read_trust(self.trust_path)
+
+
+def device_name(name: str) -> str:
+    """A device's name as a file name. Raises FixInput for one that could leave its folder."""
+    if not _NAME.fullmatch(name) or name in ("account", "log"):
+        raise FixInput(f"{name!r} cannot name a device: use letters, digits, '-', '_' and '.'")
+    return name
+
+
+def find(folder: Path | None = None) -> Path | None:
+    """The site's folder: the one given, or of the environment, or the nearest one upward with a `site.toml`; None without one."""
+    if folder is None and (value := os.environ.get(SITE_VARIABLE)):
+        folder = Path(value)
+    if folder is not None:
+        if not (folder / "site.toml").is_file():
+            raise FixInput(f"{folder} is not a ScanSeal site: run `scanseal init {folder}` first")
+        return folder
+    here = Path.cwd()
+    return next((place for place in (here, *here.parents) if (place / "site.toml").is_file()), None)
+
+
+def open_site(folder: Path | None = None) -> Site:
+    """The site to work in. Raises FixInput where there is none."""
+    found = find(folder)
+    if found is None:
+        raise FixInput("no ScanSeal site here: run `scanseal init`, or name one with --site or SCANSEAL_SITE")
+    return read_site(found)
+
+
+def read_site(folder: Path) -> Site:
+    path = folder / "site.toml"
+    try:
+        values = tomllib.loads(path.read_text())
+        return Site(
+            folder, str(values["name"]), tuple(str(url) for url in values.get("rpc", ())), values.get("passphrase_file")
+        )
+    except OSError as error:
+        raise FixInput(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise FixInput(f"{path}: not a site file ({error})") from error
+
+
+def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bool) -> Site:
+    """A new site: its authority, its log's key, its chain account. Raises FixInput where one exists.
+
+    With `keep_passphrase` a random passphrase is made and kept in the folder: for a devnet, not for a hospital.
+    """
+    if (folder / "site.toml").exists():
+        raise FixInput(f"{folder} is a ScanSeal site already: nothing was changed")
+    if not name.strip() or any(ord(character) < 32 or character == "+" for character in name):
+        raise FixInput("a site's name is one line of text without '+'")
+    site = Site(folder, name, rpc, "passphrase" if keep_passphrase else None)
+    if keep_passphrase and not (folder / "passphrase").exists():
+        signers.write_secret(folder / "passphrase", secrets.token_urlsafe(24).encode())
+    passphrase = site.passphrase()
+    if not (site.ca_folder / "ca.pem").exists():
+        authority.save_authority(authority.new_authority(name, datetime.now(UTC)), site.ca_folder, passphrase)
+    if not site.log_key_path.exists():
+        authority.new_log_key(site.log_key_path, passphrase)
+    if not site.account_path.exists():
+        signers.save_account(signers.new_account(), site.account_path, passphrase)
+    values: dict[str, object] = {"name": name, "rpc": list(rpc)}
+    if site.passphrase_file:
+        values["passphrase_file"] = site.passphrase_file
+    write_text(folder / "site.toml", tomli_w.dumps(values))
+    return site
+
+
+def read_trust(path: Path) -> Trust:
+    """A trust file. Raises FixInput."""
+    try:
+        return trust.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FixInput(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise FixInput(f"{path}: not UTF-8 text") from error
+
+
+def write_trust(path: Path, value: Trust) -> None:
+    """Replaces a trust file as a whole, or not at all."""
+    write_text(path, tomli_w.dumps(value.model_dump(exclude_defaults=True) | {"format": value.format}, multiline_strings=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file as a whole, or not at all. Raises NeedPermission."""
+    new = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise NeedPermission(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_certificate(path: Path) -> Certificate:
+    try:
+        return certificates.parse(x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER))
+    except (OSError, ValueError) as error:
+        raise FixInput(f"{path}: not a certificate in PEM") from error
