@@ -11,7 +11,7 @@ the one that everybody sees: that is the checkpoint's signature and the anchor's
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,6 +22,8 @@ from ledger.core.errors import EvidenceInvalid, FixInput
 HASH_SIZE: Final = 32
 TILE_HEIGHT: Final = 8
 TILE_WIDTH: Final = 1 << TILE_HEIGHT
+ENTRY_LIMIT: Final = 0xFFFF
+"""Bytes of the longest entry that an entry bundle can carry."""
 
 
 class _Hash(Protocol):
@@ -213,6 +215,29 @@ def entries_path(index: int, width: int) -> str:
     return f"tile/entries/{_numbered(index, width)}"
 
 
+def pack_entries(entries: Iterable[bytes]) -> bytes:
+    """Entries as an entry bundle: each with its length in front, a big-endian u16. `FixInput` over 65,535 bytes."""
+    parts: list[bytes] = []
+    for entry in entries:
+        if len(entry) > ENTRY_LIMIT:
+            raise FixInput(f"an entry of {len(entry)} bytes is too long for the log: {ENTRY_LIMIT} is the limit")
+        parts += (len(entry).to_bytes(2, "big"), entry)
+    return b"".join(parts)
+
+
+def unpack_entries(bundle: bytes) -> list[bytes]:
+    """The entries of a bundle. `EvidenceInvalid` (step `tiles`) when it ends inside an entry."""
+    entries: list[bytes] = []
+    at = 0
+    while at < len(bundle):
+        start = at + 2
+        at = start + int.from_bytes(bundle[at:start], "big")
+        if start > len(bundle) or at > len(bundle):
+            raise EvidenceInvalid(f"an entry bundle ends inside its entry {len(entries)}", "tiles")
+        entries.append(bundle[start:at])
+    return entries
+
+
 def _numbered(index: int, width: int) -> str:
     groups = [f"{index % 1000:03d}"]
     while index := index // 1000:
@@ -228,11 +253,12 @@ def tiles_between(old_size: int, new_size: int) -> Iterator[Tile]:
         old_count = old_size >> TILE_HEIGHT * level
         if old_count < new_count:
             for index in range(old_count >> TILE_HEIGHT, (new_count + TILE_WIDTH - 1) >> TILE_HEIGHT):
-                yield _tile(level, index, new_size)
+                yield tile_at(level, index, new_size)
         level += 1
 
 
-def _tile(level: int, index: int, size: int) -> Tile:
+def tile_at(level: int, index: int, size: int) -> Tile:
+    """A tile as wide as a tree of `size` makes it, which must reach it."""
     return Tile(level, index, min(TILE_WIDTH, (size >> TILE_HEIGHT * level) - index * TILE_WIDTH))
 
 
@@ -250,7 +276,7 @@ def tiles_for(ranges: Sequence[tuple[int, int]], size: int) -> list[Tile]:
     """The tiles of a tree of `size` that the roots of these leaf ranges are computed from, each once, in order."""
     return sorted(
         {
-            _tile(height // TILE_HEIGHT, number << height % TILE_HEIGHT >> TILE_HEIGHT, size)
+            tile_at(height // TILE_HEIGHT, number << height % TILE_HEIGHT >> TILE_HEIGHT, size)
             for low, high in ranges
             for height, number in _complete_subtrees(low, high)
         }
@@ -357,5 +383,5 @@ def appended_tiles(old_size: int, leaf_hashes: Sequence[bytes], read: ReadTiles)
 def _edge(size: int) -> Iterator[Tile]:
     level = 0
     while count := size >> TILE_HEIGHT * level:
-        yield _tile(level, (count - 1) >> TILE_HEIGHT, size)
+        yield tile_at(level, (count - 1) >> TILE_HEIGHT, size)
         level += 1

@@ -1,0 +1,120 @@
+"""The tables as they are now. How a database came here is told by `migrations/`; a test holds the two together."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+# SQLite makes only INTEGER, not BIGINT, a key that is the row's own address.
+Number = BigInteger().with_variant(Integer(), "sqlite")
+
+log_staged = Table(
+    "log_staged",
+    metadata,
+    # Ids are never reused, so that a late swap_head cannot sequence somebody else's batch.
+    Column("id", Number, primary_key=True, autoincrement=True),
+    Column("old_size", BigInteger, nullable=False),
+    Column("new_size", BigInteger, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+    Column("entries", LargeBinary, nullable=False, comment="an entry bundle of any length"),
+    Column("tiles", LargeBinary, nullable=False, comment="the tiles between both sizes, in that order"),
+    CheckConstraint("old_size < new_size", name="log_staged_grows"),
+    sqlite_autoincrement=True,
+)
+
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="log_head_one"), primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False, comment="the sequenced size"),
+    Column("staged", BigInteger, ForeignKey("log_staged.id"), comment="the batch that is sequenced and not yet published"),
+    Column("checkpoint", Text, comment="the published checkpoint"),
+)
+
+log_entry = Table(
+    "log_entry",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+log_tile = Table(
+    "log_tile",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
+site_secret = Table(
+    "site_secret",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+study = Table(
+    "study",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=True),
+    Column("token", LargeBinary, nullable=False, unique=True, comment="keyed hash of StudyInstanceUID"),
+    Column("secret", LargeBinary, comment="null once the study was redacted"),
+)
+
+seal = Table(
+    "seal",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("signer", LargeBinary, nullable=False, comment="key id"),
+    Column("counter", BigInteger, nullable=False),
+    Column("record_id", LargeBinary, nullable=False, unique=True),
+    Column("content", LargeBinary, nullable=False, index=True),
+    Column("profile", Text, nullable=False),
+    Column("entry", LargeBinary, nullable=False, comment="the log entry"),
+    Column("leaves", LargeBinary, nullable=False),
+    Column("image_key", LargeBinary),
+    Column("study", BigInteger, ForeignKey("study.id"), nullable=False),
+    Column("find", LargeBinary, nullable=False, comment="the two look-up tokens of a bundle"),
+    Column("pixels_token", LargeBinary, index=True, comment="keyed hash of the pixel digest"),
+    Column("instance_token", LargeBinary, index=True, comment="keyed hash of SOPInstanceUID"),
+    Column("decoder", Text),
+    Column("tiles", LargeBinary, comment="sealed tile hashes, as in a bundle"),
+    Column("log_index", BigInteger, unique=True, comment="null while queued"),
+    UniqueConstraint("signer", "counter", name="seal_slot"),
+    sqlite_autoincrement=True,
+)
+
+anchor = Table(
+    "anchor",
+    metadata,
+    Column("new_size", BigInteger, primary_key=True, autoincrement=False),
+    Column("old_size", BigInteger, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+    Column("beacons", LargeBinary, nullable=False, comment="u64 number and 32-byte hash of each, big endian"),
+    Column("block_number", BigInteger),
+    Column("block_hash", LargeBinary),
+    Column("block_time", BigInteger),
+    Column("gas_used", BigInteger),
+    Column("state", Text, nullable=False, comment="sequenced, included, safe, final"),
+    Column("proof", LargeBinary, comment="the state proof, as in a bundle"),
+)
+
+block_header = Table(
+    "block_header",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("rlp", LargeBinary, nullable=False),
+)
