@@ -69,7 +69,8 @@ class Mirror:
 def _read(path: Path, limit: int) -> bytes | None:
     try:
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            # The file's own size first: read() makes room for all that it is asked for.
+            content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except PermissionError as error:
