@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ledger.core import content, merkle, signatures
+from ledger.core import content, merkle, signatures, stateproof
 from ledger.core.attributes import ATTRIBUTES
 from ledger.core.certificates import Device, device_id
 from ledger.core.contracts import KeyState
@@ -40,9 +40,9 @@ _PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, To
 
 @dataclass(frozen=True)
 class Subject:
-    """The image to be verified, as read: normalised attributes, and its digest in each profile that any record may name.
+    """The image to be verified, as read: normalised attributes, and its digests by profile.
 
-    `refusals` says why a profile has no digest. Attributes are keyed by DICOM keyword; absent ones are None.
+    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none. Attributes are keyed by DICOM keyword; absent ones are None.
     """
 
     attributes: Mapping[str, str | None]
@@ -75,6 +75,13 @@ class Evidence:
         if number not in self._proofs:
             self._proofs[number] = Proofs(self.bundles[number], self.trust, self.facts)
         return self._proofs[number]
+
+    def state_block(self, number: int, state: int) -> int | None:
+        """The block number of a bundle's state, None where its header cannot be read."""
+        try:
+            return stateproof.parse_header(self.bundles[number].states[state].header).number
+        except EvidenceInvalid:
+            return None
 
     def candidates(self, subject: Subject) -> Iterator[tuple[int, Seal]]:
         """Step 2: (bundle number, seal) of every seal that may be this image's."""
@@ -307,7 +314,7 @@ class _Custody:
         return Check("ok", "the patient is the sealed one")
 
     def _identity(self, state: KeyState) -> Check:
-        claims = _claimed_device(self.subject)
+        claims = claimed_device(self.subject)
         status = f"sealed by {self.device.name}"
         if not any(state.certificate):
             return Check("not_checked", f"{status}; enrolment is checked once the record is anchored")
@@ -356,7 +363,8 @@ def _time_check(lower: int | None, upper: int | None) -> Check:
     return Check("not_checked", "not yet on chain: only the device's own clock speaks")
 
 
-def _claimed_device(subject: Subject) -> bytes | None:
+def claimed_device(subject: Subject) -> bytes | None:
+    """The id of the device that an image names itself as made by; None where it does not name one whole."""
     names = [subject.attributes.get(name) for name in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
     manufacturer, model, serial = names
     if not manufacturer or not model or not serial:
@@ -366,7 +374,7 @@ def _claimed_device(subject: Subject) -> bytes | None:
 
 def _without_record(subject: Subject, evidence: Evidence) -> Verdict:
     """STRIPPED or UNREGISTERED: what the image says of its device decides."""
-    device = _claimed_device(subject)
+    device = claimed_device(subject)
     since, name = 0, "a device"
     if device is not None:
         since = evidence.facts.devices.get(device, 0)

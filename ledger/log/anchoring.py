@@ -7,13 +7,15 @@ what is already done is seen on the other side (the log's entries, the chain's s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from ledger.core import contracts
+from ledger.core import contracts, evidence, merkle
+from ledger.core.checkpoint import parse_and_verify
 from ledger.core.contracts import Beacon
 from ledger.core.errors import LedgerDisagrees, Stop
-from ledger.core.typeddata import Domain, digest
+from ledger.core.proof import ProvenState
+from ledger.core.trust import Contract
 from ledger.log.log import Log
 
 State = Literal["sequenced", "included", "safe", "final"]
@@ -26,7 +28,7 @@ BEACON_LIMIT = 16
 
 @dataclass(frozen=True)
 class AnchorRow:
-    """An anchor as the site knows it; block facts are None until it is included, `proof` and `headers` until it is settled."""
+    """An anchor as the site knows it; the block's facts are None until it is included, `proof` until it is final."""
 
     new_size: int
     old_size: int
@@ -37,7 +39,7 @@ class AnchorRow:
     block_hash: bytes | None = None
     block_time: int | None = None
     gas_used: int | None = None
-    proof: bytes | None = None
+    proof: evidence.State | None = None
 
 
 @dataclass(frozen=True)
@@ -92,29 +94,16 @@ class Chain(Protocol):
     def sighting(self, log_id: bytes, new_size: int, beacons: Sequence[int]) -> Sighting | None:
         """Where the anchor for a size is now; None when the chain has none (never sent, dropped, or re-orged away)."""
 
-    def proof(self, log_id: bytes, sizes: Sequence[int], keys: Sequence[bytes]) -> bytes:
-        """A state proof (a bundle's `state` as JSON) at the newest settled block, of these anchors and keys."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What one run did."""
-
-    sequenced: int = 0
-    submitted: bool = False
-    reanchored: int = 0
-    waiting: int = 0
-    states: Mapping[str, int] = field(default_factory=dict)
+    def proof(self, log_id: bytes, size: int, keys: Sequence[bytes]) -> evidence.State:
+        """A state proof of this anchor and these keys, at the newest final block."""
 
 
 class Anchoring:
     """Carries one site's records from its journal to the chain."""
 
-    def __init__(
-        self, log: Log, queue: Queue, book: Book, chain: Chain, log_id: bytes, keys_between: Callable[[int, int], list[bytes]]
-    ) -> None:
-        self._log, self._queue, self._book, self._chain, self._log_id = log, queue, book, chain, log_id
-        self._keys_between = keys_between
+    def __init__(self, log: Log, queue: Queue, book: Book, chain: Chain, log_id: bytes, anchor_log: Contract) -> None:
+        self._log, self._queue, self._book, self._chain = log, queue, book, chain
+        self._log_id, self._anchor_log = log_id, anchor_log
 
     def sequence(self, progress: Callable[[int], None] = lambda done: None) -> int:
         """Moves everything queued into the log. Returns how many entries."""
@@ -144,14 +133,16 @@ class Anchoring:
         head = self._log.head()
         anchored = self._chain.anchored_size(self._log_id)
         if anchored > head.size:
-            raise Stop(f"the chain has an anchor for {anchored} records, this log has {head.size}: restore the newest copy of it")
+            raise Stop(
+                f"the chain has an anchor for {anchored} records, this log has {head.size}: restore the newest copy of it"
+            )
         if anchored == head.size:
             return False
         entries = list(self._log.entries(anchored, head.size))
         beacons = _beacons(entries)
         row = AnchorRow(head.size, anchored, self._log.checkpoint(), beacons)
         self._book.put(row)
-        leaves = [_leaf(entry) for entry in entries] if publish_leaves else None
+        leaves = [merkle.leaf_hash(entry) for entry in entries] if publish_leaves else None
         self._chain.anchor(self._log_id, anchored, head.size, head.root, [beacon.number for beacon in beacons], leaves)
         return True
 
@@ -178,14 +169,37 @@ class Anchoring:
                 seen.gas_used,
             )
             if seen.state == "final":
-                keys = self._keys_between(row.old_size, row.new_size)
-                updated = _with_proof(updated, self._chain.proof(self._log_id, [row.new_size], keys))
+                updated = replace(updated, proof=self._proof(updated))
             self._book.put(updated)
         counts: dict[str, int] = {}
         for row in self._book.rows():
             counts[row.state] = counts.get(row.state, 0) + 1
         return counts
 
+    def _proof(self, row: AnchorRow) -> evidence.State:
+        """The chain's proof, kept only after it proves what a verifier will ask of it."""
+        keys = {_key(entry) for entry in self._log.entries(row.old_size, row.new_size)}
+        state = self._chain.proof(self._log_id, row.new_size, sorted(keys))
+        stored = ProvenState(state.header, state.nodes).word(
+            self._anchor_log, contracts.anchor_slot(self._log_id, row.new_size)
+        )
+        root = parse_and_verify(row.checkpoint, self._log.origin, self._log.public_key).root
+        expected = contracts.anchor_commitment(root, row.old_size, row.block_number or 0, row.block_time or 0, row.beacons)
+        if stored != int.from_bytes(expected, "big"):
+            raise LedgerDisagrees(f"the node's proof shows another anchor for size {row.new_size} than its events do")
+        return state
+
     def _is_overtaken(self, row: AnchorRow) -> bool:
         """Whether the chain went on without this anchor, so that it can never be included any more."""
         return self._chain.anchored_size(self._log_id) > row.old_size
+
+
+def _beacons(entries: Sequence[bytes]) -> tuple[Beacon, ...]:
+    """The newest distinct beacons that the records name: words 7 and 8 of an entry (FORMAT.md §3)."""
+    named = {Beacon(int.from_bytes(entry[224:256], "big"), entry[256:288]) for entry in entries}
+    return tuple(sorted(named, key=lambda beacon: beacon.number))[-BEACON_LIMIT:]
+
+
+def _key(entry: bytes) -> bytes:
+    """The key that signed a record: word 3 of its entry."""
+    return entry[96:128]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ledger.core.errors import NeedPermission, Stop, TryLater
@@ -148,32 +148,28 @@ class JournalStore:
 
     # ---- the way into the log ----
 
-    def queued(self, limit: int) -> list[StoredSeal]:
-        """The oldest seals that are not in the log yet."""
-        return self._seals(select(seal).where(seal.c.log_index.is_(None)).order_by(seal.c.number).limit(limit))
+    def queued_entries(self, limit: int) -> list[bytes]:
+        query = select(seal.c.entry).where(seal.c.log_index.is_(None)).order_by(seal.c.number).limit(limit)
+        with self._store.reading() as connection:
+            return [bytes(row.entry) for row in connection.execute(query)]
 
-    def sequenced(self, indices: Mapping[bytes, int]) -> None:
-        """Notes the log index of records, by record id."""
+    def note_indices(self, indices: Mapping[bytes, int]) -> None:
         with self._store.writing() as connection:
-            for record_id, index in indices.items():
-                connection.execute(update(seal).where(seal.c.record_id == record_id).values(log_index=index))
+            connection.execute(
+                update(seal)
+                .where(seal.c.signer == bindparam("by"), seal.c.counter == bindparam("slot"), seal.c.entry == bindparam("one"))
+                .values(log_index=bindparam("at")),
+                [
+                    {"by": entry[96:128], "slot": int.from_bytes(entry[128:160], "big"), "one": entry, "at": index}
+                    for entry, index in indices.items()
+                ],
+            )
 
     def next_index(self) -> int:
         """One more than the highest log index noted."""
         with self._store.reading() as connection:
             last = connection.execute(select(func.max(seal.c.log_index))).scalar_one()
         return 0 if last is None else int(last) + 1
-
-    def by_entry(self, entries: Sequence[bytes]) -> dict[bytes, bytes]:
-        """entry -> record id, of queued seals."""
-        known: dict[bytes, bytes] = {}
-        with self._store.reading() as connection:
-            for part in _parts(entries):
-                rows = connection.execute(
-                    select(seal.c.entry, seal.c.record_id).where(seal.c.entry.in_(part), seal.c.log_index.is_(None))
-                )
-                known.update({row.entry: row.record_id for row in rows})
-        return known
 
     # ---- finding ----
 

@@ -1,0 +1,56 @@
+"""The commands together, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from ledger.cli import admin, evidence, sealing, verifying
+from ledger.cli.output import ERR, plain
+from ledger.core.errors import ScanSealError
+
+INTERRUPTED = 130
+INTERNAL = 70
+USAGE = 2
+
+app = typer.Typer(
+    name="scanseal",
+    help="A provenance ledger for medical imaging: seal images at the device, anchor the seals on a chain, verify anywhere.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (admin, sealing, verifying, evidence):
+    commands.register(app)
+
+
+def main() -> None:
+    """Runs the command; every error on purpose is one line on standard error and its own exit code."""
+    try:
+        app()
+    except ScanSealError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted: what was reported as done is kept; the same command goes on", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.strerror or error} ({error.filename})" if error.filename else str(error.strerror or error), USAGE)
+    except Exception as error:  # noqa: BLE001 - the last net: no traceback with a patient's data in it
+        if os.environ.get("SCANSEAL_TRACEBACK"):
+            raise
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}" if where else "?"  # noqa: PTH119
+        _fail(f"internal error ({type(error).__name__} at {place}): please report it; SCANSEAL_TRACEBACK=1 shows more", INTERNAL)
+
+
+def _fail(message: str, code: int) -> None:
+    ERR.print(f"[bold red]scanseal:[/bold red] ", end="")
+    ERR.print(plain(message), markup=False)
+    sys.exit(code)

@@ -1,0 +1,94 @@
+"""What a person or a program sees: tables and progress on a terminal, JSON on request, one line for an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ledger.core.verdict import Token, Verdict
+
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+STYLES = {
+    Token.AUTHENTIC: "green",
+    Token.DERIVED: "green",
+    Token.PENDING: "cyan",
+    Token.DECLARED_SYNTHETIC: "magenta",
+    Token.UNREGISTERED: "yellow",
+    Token.NOT_CHECKED: "yellow",
+}
+"""Everything else is red."""
+
+
+def plain(text: str) -> str:
+    """Text from outside as one line without control characters, safe for a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def styled(token: Token) -> str:
+    style = STYLES.get(token, "bold red")
+    return f"[{style}]{token}[/{style}]"
+
+
+def moment(time: int | None) -> str:
+    """A block time for people: `2026-01-31 12:00:00 UTC`."""
+    return "not proven" if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def iso(time: int | None) -> str | None:
+    """A block time for programs (RFC 3339)."""
+    return None if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    made = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+@contextmanager
+def progress(what: str, total: int | None, *, quiet: bool) -> Iterator[Any]:
+    """A progress bar on standard error, only where a person watches; yields a callable that takes how many are done."""
+    if quiet or not ERR.is_terminal:
+        yield lambda done: None  # noqa: ARG005
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=ERR, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def verdict_json(path: str, verdict: Verdict) -> dict[str, Any]:
+    """One image of `scanseal verify --json`; `schemas/verify.schema.json` describes it."""
+    lower, upper = verdict.sealed_between
+    return {
+        "path": path,
+        "verdict": str(verdict.token),
+        "exit_code": verdict.exit_code,
+        "reasons": list(verdict.reasons),
+        "device": verdict.device,
+        "sealed_between": None if upper is None else [iso(lower), iso(upper)],
+        "checks": {axis: {"status": check.status, "detail": check.detail} for axis, check in verdict.checks.items()},
+        "record_id": None if verdict.record_id is None else "0x" + verdict.record_id.hex(),
+        "block": verdict.block,
+        "differing": list(verdict.differing),
+        "changed_regions": [
+            {"frame": tile.frame, "x": tile.x, "y": tile.y, "width": tile.width, "height": tile.height}
+            for tile in verdict.regions
+        ],
+        "detector": {"assessment": "NOT_RUN"},
+    }

@@ -1,0 +1,162 @@
+"""`verify`, `explain`, `inspect`: what is known about images. They change nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ledger.cli.output import ERR, OUT, iso, moment, plain, progress, styled, table, verdict_json, write_json
+from ledger.core.errors import FixInput
+from ledger.core.explanation import explain as explanation_of
+from ledger.core.verdict import Verdict, worst
+from ledger.wiring import assembly
+from ledger.wiring.verification import Result
+
+Paths = Annotated[list[str], typer.Argument(metavar="PATHS...", help="Files, folders, zips, DICOMDIRs, or - for a list on stdin.")]
+SiteOption = Annotated[Path | None, typer.Option("--site", help="The site's folder (default: the nearest site.toml upward).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+TrustOption = Annotated[Path | None, typer.Option("--trust", help="The trust file (default: the site's trust.toml).")]
+BundleOption = Annotated[list[Path] | None, typer.Option("--bundle", help="An evidence bundle, or a folder of them. Repeatable.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Ask no one: the trust file alone decides. Opens no socket.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel="Verify")(verify)
+    app.command(rich_help_panel="Verify")(explain)
+    app.command(rich_help_panel="Verify")(inspect)
+
+
+def verify(
+    paths: Paths,
+    site: SiteOption = None,
+    trust: TrustOption = None,
+    bundle: BundleOption = None,
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only images that are not in order.")] = False,
+) -> None:
+    """Say of each image whether its custody is proven.
+
+    Exit codes: 0 AUTHENTIC or DERIVED, 1 ALTERED, MISMATCH, REVOKED or STRIPPED, 3 UNREGISTERED, 4 PENDING, 6 ledger out of reach,
+    7 unreadable, 9 DECLARED_SYNTHETIC, 2 usage. Of many images the worst decides (1 > 5 > 8 > 9 > 6 > 7 > 3 > 4 > 0).
+
+    Example: [bold]scanseal verify study/ --bundle study.seal.json --trust trust.toml --offline[/bold]
+    """
+    decisive: Verdict | None = None
+    rows: list[dict[str, Any]] = []
+    shown = table("verdict", "image", "sealed by", "between", "why")
+    with ExitStack() as stack:
+        results = _results(stack, paths, site, trust, bundle, offline)
+        advance = stack.enter_context(progress("verifying", None, quiet=json))
+        for count, result in enumerate(results, 1):
+            advance(count)
+            decisive = worst(filter(None, (decisive, result.verdict)))
+            if json:
+                rows.append(verdict_json(result.path, result.verdict))
+            elif not quiet or result.verdict.exit_code:
+                shown.add_row(*_row(result))
+    if decisive is None:
+        raise FixInput("no images there: name files or folders with DICOM images")
+    if json:
+        write_json({"verdict": str(decisive.token), "exit_code": decisive.exit_code, "images": rows})
+    else:
+        OUT.print(shown)
+    raise typer.Exit(decisive.exit_code)
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    verdict = result.verdict
+    lower, upper = verdict.sealed_between
+    between = "" if upper is None else f"{moment(lower)}\n{moment(upper)}"
+    return styled(verdict.token), plain(result.path), plain(verdict.device or ""), between, plain("; ".join(verdict.reasons))
+
+
+def explain(
+    file: Annotated[str, typer.Argument(help="One image.")],
+    site: SiteOption = None,
+    trust: TrustOption = None,
+    bundle: BundleOption = None,
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Explain one image's verdict in sentences: what it means, what it does not mean, what to do next.
+
+    Example: [bold]scanseal explain scan.dcm --trust trust.toml[/bold]
+    """
+    with ExitStack() as stack:
+        results = list(_results(stack, [file], site, trust, bundle, offline))
+    if len(results) != 1:
+        raise FixInput(f"explain takes one image, {len(results)} are there: use `scanseal verify`")
+    verdict = results[0].verdict
+    sentences = explanation_of(verdict)
+    if json:
+        write_json(
+            verdict_json(results[0].path, verdict)
+            | {"means": sentences.means, "does_not_mean": sentences.does_not_mean, "next": sentences.next}
+        )
+        raise typer.Exit(verdict.exit_code)
+    OUT.print(f"{styled(verdict.token)}  {plain(results[0].path)}")
+    for reason in verdict.reasons:
+        OUT.print(f"  because {plain(reason)}", markup=False)
+    OUT.print(f"\n[bold]What it means[/bold]\n  {sentences.means}")
+    OUT.print(f"\n[bold]What it does not mean[/bold]\n  {sentences.does_not_mean}")
+    OUT.print(f"\n[bold]What to do next[/bold]\n  {sentences.next}\n")
+    checks = table("axis", "status", "detail")
+    for axis, check in verdict.checks.items():
+        checks.add_row(axis, check.status.replace("_", " "), plain(check.detail))
+    OUT.print(checks)
+    lower, upper = verdict.sealed_between
+    if upper is not None:
+        OUT.print(f"\nsealed after  {moment(lower)}\nand before    {moment(upper)}, block {verdict.block}")
+    for tile in verdict.regions:
+        OUT.print(f"changed: frame {tile.frame}, x {tile.x} to {tile.x + tile.width}, y {tile.y} to {tile.y + tile.height}")
+    raise typer.Exit(verdict.exit_code)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="One DICOM image.")],
+    hash_name: Annotated[str, typer.Option("--hash", help="sha256 or blake3.")] = "sha256",
+    json: JsonOption = False,
+) -> None:
+    """Show what a seal of an image would bind: its digest, and each attribute as it is normalised. Shows the patient.
+
+    Example: [bold]scanseal inspect scan.dcm --json[/bold]
+    """
+    described = assembly.describe(file, hash_name)
+    if json:
+        write_json(described)
+        return
+    for label in ("pixel_digest", "profile", "refusal", "transfer_syntax", "frames", "decoder", "decoded_digest"):
+        if described[label] is not None:
+            OUT.print(f"[bold]{label.replace('_', ' ')}[/bold]  {plain(str(described[label]))}")
+    shown = table("attribute", "bound value")
+    for name, value in described["attributes"].items():
+        shown.add_row(name, "[dim]absent[/dim]" if value is None else plain(value))
+    OUT.print(shown)
+    if len(described["frame_digests"]) > 1:
+        for number, frame in enumerate(described["frame_digests"]):
+            OUT.print(f"frame {number}: {frame}")
+
+
+def _results(
+    stack: ExitStack, paths: list[str], site: Path | None, trust: Path | None, bundle: list[Path] | None, offline: bool
+) -> Iterator[Result]:
+    verifier = stack.enter_context(assembly.verifier(site, trust, bundle or [], offline=offline))
+    return verifier.verify(assembly.images(listed(paths)))
+
+
+def listed(paths: list[str]) -> Iterator[str]:
+    """The paths, where `-` stands for those on standard input, one a line."""
+    for path in paths:
+        if path == "-":
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        else:
+            yield path
+
+
+__all__ = ["BundleOption", "JsonOption", "Paths", "SiteOption", "TrustOption", "ERR", "iso", "listed", "register"]

@@ -1,0 +1,92 @@
+"""The site's anchors and the block headers of beacons, in the database: `ledger.log.anchoring.Book`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select
+
+from ledger.core.contracts import Beacon
+from ledger.core.evidence import State
+from ledger.log.anchoring import AnchorRow
+from ledger.store.engine import Store
+from ledger.store.schema import anchor, block_header
+
+_BEACON_SIZE = 40
+
+
+class AnchorStore:
+    """The anchors that this database holds. Duties: `ledger.log.anchoring.Book`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def rows(self) -> list[AnchorRow]:
+        with self._store.reading() as connection:
+            return [_row(row) for row in connection.execute(select(anchor).order_by(anchor.c.new_size))]
+
+    def covering(self, log_index: int) -> AnchorRow | None:
+        """The first final anchor whose tree has the leaf."""
+        query = (
+            select(anchor)
+            .where(anchor.c.new_size > log_index, anchor.c.state == "final", anchor.c.proof.is_not(None))
+            .order_by(anchor.c.new_size)
+            .limit(1)
+        )
+        with self._store.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _row(row)
+
+    def put(self, row: AnchorRow) -> None:
+        values = {
+            "new_size": row.new_size,
+            "old_size": row.old_size,
+            "checkpoint": row.checkpoint,
+            "beacons": b"".join(beacon.number.to_bytes(8, "big") + beacon.hash for beacon in row.beacons),
+            "block_number": row.block_number,
+            "block_hash": row.block_hash,
+            "block_time": row.block_time,
+            "gas_used": row.gas_used,
+            "state": row.state,
+            "proof": row.proof.model_dump_json().encode() if row.proof else None,
+        }
+        with self._store.writing() as connection:
+            connection.execute(delete(anchor).where(anchor.c.new_size == row.new_size))
+            connection.execute(insert(anchor).values(values))
+
+    def drop(self, new_size: int) -> None:
+        with self._store.writing() as connection:
+            connection.execute(delete(anchor).where(anchor.c.new_size == new_size))
+
+    def keep_header(self, number: int, block_hash: bytes, rlp: bytes) -> None:
+        """Keeps a block header that a record names as its beacon."""
+        with self._store.writing() as connection:
+            known = connection.execute(select(block_header.c.number).where(block_header.c.hash == block_hash)).one_or_none()
+            if known is None:
+                connection.execute(insert(block_header).values(hash=block_hash, number=number, rlp=rlp))
+
+    def headers(self, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+        """hash -> header (RLP), of those that were kept."""
+        with self._store.reading() as connection:
+            rows = connection.execute(select(block_header.c.hash, block_header.c.rlp).where(block_header.c.hash.in_(hashes)))
+            return {row.hash: row.rlp for row in rows}
+
+
+def _row(row: Row[Any]) -> AnchorRow:
+    beacons = tuple(
+        Beacon(int.from_bytes(row.beacons[start : start + 8], "big"), row.beacons[start + 8 : start + _BEACON_SIZE])
+        for start in range(0, len(row.beacons), _BEACON_SIZE)
+    )
+    return AnchorRow(
+        row.new_size,
+        row.old_size,
+        row.checkpoint,
+        beacons,
+        row.state,
+        row.block_number,
+        row.block_hash,
+        row.block_time,
+        row.gas_used,
+        State.model_validate_json(row.proof) if row.proof else None,
+    )

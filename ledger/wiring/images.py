@@ -1,0 +1,56 @@
+"""Images as the rest of ScanSeal takes them: what is sealed of one, and what is verified of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ledger.core.errors import FixInput, Refused
+from ledger.core.pixels import PixelDigest
+from ledger.core.verify import Subject
+from ledger.dicom import Image
+from ledger.register import Sealable
+
+
+def sealable(image: Image, hash_name: str = "sha256") -> Sealable:
+    """What is sealed: the image's own profile, and for a lossy original what a named decoder makes of it."""
+    profile = image.default_profile(hash_name)
+    digest = image.digest(profile)
+    if not profile.startswith("cs1"):
+        return Sealable(image.attributes, digest)
+    try:
+        decoded = image.decoded_digest()
+    except Refused:
+        return Sealable(image.attributes, digest)
+    return Sealable(image.attributes, digest, decoded.digest, decoded.decoder)
+
+
+class Digests(Mapping[str, PixelDigest]):
+    """An image's digests by profile, computed when asked for. Iterating gives the profiles that the image would be sealed with,
+    one for each hash; any other profile can still be asked for. `refusals` says why a profile has none."""
+
+    def __init__(self, image: Image, hash_names: frozenset[str]) -> None:
+        self._image = image
+        self._own = [f"{image.kind}-{name}" for name in sorted(hash_names)]
+        self._raw = [f"raw1-{name}" for name in sorted(hash_names)]
+        self.refusals: dict[str, str] = {}
+
+    def __getitem__(self, profile: str) -> PixelDigest:
+        try:
+            return self._image.digest(profile)
+        except Refused as error:
+            self.refusals[profile] = str(error)
+        except FixInput:
+            self.refusals[profile] = "an unknown profile"
+        raise KeyError(profile)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([own if own in self else raw for own, raw in zip(self._own, self._raw, strict=True)])
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+def subject(image: Image, hash_names: frozenset[str]) -> Subject:
+    """What is verified, with digests of the hashes that the records use."""
+    digests = Digests(image, hash_names)
+    return Subject(image.attributes, digests, digests.refusals)

@@ -1,0 +1,202 @@
+"""Verifying files: finds the evidence of each image, asks the chain what is new, and lets `ledger.core.verify` judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from ledger.core.errors import EvidenceInvalid, LedgerDisagrees, LedgerUnavailable, Refused, ScanSealError, Unreadable
+from ledger.core.evidence import Bundle
+from ledger.core.trust import Facts, Trust
+from ledger.core.verdict import OUT_OF_REACH, Token, Verdict
+from ledger.core.verify import Evidence, Subject, claimed_device, not_checked, verify
+from ledger.dicom import Image
+from ledger.store.journal import JournalStore
+from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
+from ledger.wiring.images import subject
+
+CHUNK = 64
+"""Images verified together: one round of questions to the chain for all of them."""
+
+
+class Found(Protocol):
+    """An image at a place: `path` for people, `read()` to open it."""
+
+    @property
+    def path(self) -> str: ...
+
+    def read(self) -> Image: ...
+
+
+class Oracle(Protocol):
+    """Who knows what the chain says today. Raises LedgerUnavailable, LedgerDisagrees."""
+
+    def facts(self, blocks: Sequence[int], keys: Sequence[bytes], devices: Sequence[bytes]) -> Facts: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """One verified image; `subject` is None where it could not be read."""
+
+    path: str
+    verdict: Verdict
+    subject: Subject | None
+
+
+class Verifier:
+    """Verifies images against one trust file.
+
+    Evidence comes from the `bundles` that were named, from `*.seal.json` beside each file, and from a site's store.
+    Without an `oracle` nothing is asked: the trust file alone decides, and no socket is opened.
+    """
+
+    def __init__(
+        self,
+        trust: Trust,
+        bundles: Sequence[Bundle] = (),
+        site: tuple[JournalStore, Exporter] | None = None,
+        oracle: Oracle | None = None,
+    ) -> None:
+        self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle
+        self._named = Evidence(self._bundles, trust)
+        self._hashes = _hashes([*self._named.profiles(), *(site[0].profiles() if site else ()), "px1-sha256"])
+
+    def verify(self, images: Iterable[Found]) -> Iterator[Result]:
+        """A result for each image, in order, in flat memory."""
+        iterator = iter(images)
+        while chunk := list(islice(iterator, CHUNK)):
+            yield from self._verify_chunk(chunk)
+
+    def _verify_chunk(self, chunk: Sequence[Found]) -> list[Result]:
+        read = [self._read(found) for found in chunk]
+        subjects = [part for part in read if isinstance(part, _Read)]
+        try:
+            stored = self._stored([part.subject for part in subjects])
+            facts = self._facts(subjects, stored)
+        except (LedgerUnavailable, LedgerDisagrees) as error:
+            failed = not_checked(str(error), OUT_OF_REACH)
+            return [
+                Result(found.path, failed, part.subject) if isinstance(part, _Read) else Result(found.path, part, None)
+                for found, part in zip(chunk, read, strict=True)
+            ]
+        shared = _Shared(self._trust, facts)
+        return [
+            Result(found.path, shared.judge(part, (*self._bundles, *stored)), part.subject)
+            if isinstance(part, _Read)
+            else Result(found.path, part, None)
+            for found, part in zip(chunk, read, strict=True)
+        ]
+
+    def _read(self, found: Found) -> _Read | Verdict:
+        """The image and the bundles beside it, or the verdict that it cannot be read."""
+        beside, damage = bundles_beside(found.path)
+        hashes = self._hashes | _hashes(seal.record.profile.partition("/")[0] for bundle in beside for seal in bundle.seals)
+        try:
+            image = found.read()
+            if image.frames == 0:
+                return not_checked("the object has no pixels: there is nothing to verify")
+            return _Read(subject(image, hashes), beside, damage)
+        except (Unreadable, Refused) as error:
+            return not_checked(str(error))
+        except ScanSealError:
+            raise
+        except OSError as error:
+            return not_checked(f"cannot be read ({error.strerror})")
+
+    def _stored(self, subjects: Sequence[Subject]) -> tuple[Bundle, ...]:
+        """The site's own seals of these images, as one bundle."""
+        if self._site is None:
+            return ()
+        journal, exporter = self._site
+        seals = {
+            stored.number: stored
+            for one in subjects
+            for stored in journal.find([str(digest) for digest in one.digests.values()], one.instance)
+            if stored.image_key is not None
+        }
+        return (exporter.bundle(seals.values(), with_tiles=True),) if seals else ()
+
+    def _facts(self, read: Sequence[_Read], stored: Sequence[Bundle]) -> Facts:
+        if self._oracle is None:
+            return Facts()
+        bundles = {id(bundle): bundle for part in read for bundle in part.beside}
+        evidence = Evidence((*self._bundles, *bundles.values(), *stored), self._trust)
+        blocks: set[int] = set()
+        keys: set[bytes] = set()
+        devices: set[bytes] = set()
+        for part in read:
+            candidates = list(evidence.candidates(part.subject))
+            for number, seal in candidates:
+                keys.add(seal.record.key)
+                blocks.add(seal.record.beacon_number)
+                if seal.included is not None:
+                    state = evidence.bundles[number].anchors[seal.included.anchor].state
+                    block = evidence.state_block(number, state)
+                    blocks.update(() if block is None else (block,))
+            device = claimed_device(part.subject)
+            if not candidates and device is not None:
+                devices.add(device)
+        return self._oracle.facts(sorted(blocks), sorted(keys), sorted(devices))
+
+
+@dataclass(frozen=True)
+class _Read:
+    subject: Subject
+    beside: tuple[Bundle, ...]
+    damage: str | None
+
+
+class _Shared:
+    """Judges images of one chunk, keeping the proofs of a set of bundles for the next image with the same set."""
+
+    def __init__(self, trust: Trust, facts: Facts) -> None:
+        self._trust, self._facts = trust, facts
+        self._evidence: dict[tuple[int, ...], Evidence] = {}
+
+    def judge(self, read: _Read, common: Sequence[Bundle]) -> Verdict:
+        bundles = (*read.beside, *common)
+        names = tuple(id(bundle) for bundle in bundles)
+        if names not in self._evidence:
+            self._evidence[names] = Evidence(bundles, self._trust, self._facts)
+        verdict = verify(read.subject, self._evidence[names])
+        if read.damage is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
+            return not_checked(f"evidence beside the image proves nothing: {read.damage}")
+        return verdict
+
+
+def bundles_beside(path: str) -> tuple[tuple[Bundle, ...], str | None]:
+    """The evidence next to an image file: `<name>.seal.json`, else all `*.seal.json` of its folder; and what is wrong with a
+    bundle that cannot be used."""
+    place = Path(path)
+    own = place.with_name(place.name + SUFFIX)
+    files = (own,) if own.is_file() else _seal_files(str(place.parent))
+    bundles: list[Bundle] = []
+    damage = None
+    for file in files:
+        try:
+            bundles.append(_cached_bundle(str(file), file.stat().st_mtime_ns))
+        except (EvidenceInvalid, Unreadable) as error:
+            damage = str(error)
+    return tuple(bundles), damage
+
+
+@lru_cache(maxsize=64)
+def _seal_files(folder: str) -> tuple[Path, ...]:
+    try:
+        return tuple(sorted(Path(folder).glob(f"*{SUFFIX}")))
+    except OSError:
+        return ()
+
+
+@lru_cache(maxsize=256)
+def _cached_bundle(path: str, changed: int) -> Bundle:  # noqa: ARG001 - part of the cache's key
+    return read_bundle(Path(path))
+
+
+def _hashes(profiles: Iterable[str]) -> frozenset[str]:
+    """The hashes that these digest profiles use."""
+    return frozenset(profile.partition("-")[2] for profile in profiles)
