@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic_core import from_json
 
 from ledger.core.errors import EvidenceInvalid, FixInput
 from ledger.core.pixels import PROFILES, PixelDigest, PixelHeader, px1_from_tiles
@@ -268,10 +269,11 @@ def strict_json(data: bytes) -> Mapping[str, Any]:
     if len(data) > SIZE_LIMIT:
         raise EvidenceInvalid(f"{len(data)} bytes: a bundle has at most {SIZE_LIMIT}")
     try:
+        # This parser bounds its depth by itself; the next one would follow any depth down the C stack.
+        from_json(data, allow_inf_nan=False)
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else "not strict JSON in UTF-8"
-        raise EvidenceInvalid(f"the bundle is {reason}: ask for a fresh copy") from error
+        raise EvidenceInvalid("the bundle is not strict JSON in UTF-8, or nested too deeply: ask for a fresh copy") from error
     if not isinstance(value, dict):
         raise EvidenceInvalid("the bundle is not a JSON object")
     if _depth(value) > DEPTH_LIMIT:
