@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -97,7 +98,8 @@ def _file(given: str, read_only: bool, lock_timeout_s: int) -> Store:
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
-            raise NeedPermission(f"{path} cannot be written: {error.strerror}") from error
+            denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            raise (NeedPermission if denied else TryLater)(f"{path} cannot be written: {error.strerror}") from error
 
     def connect() -> sqlite3.Connection:
         address = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rw'}"

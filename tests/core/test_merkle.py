@@ -225,6 +225,8 @@ def test_messages_name_the_leaf_and_what_is_wrong() -> None:
         merkle.verify_inclusion(LEAVES[2], 0, 0, [], root)
     with pytest.raises(EvidenceInvalid, match="leaf 2 in a tree of size 5 has 3 nodes, not 2"):
         merkle.verify_inclusion(LEAVES[2], 2, 5, proof[:2], root)
+    with pytest.raises(EvidenceInvalid, match="leaf 2 in a tree of size 5 has 3 nodes, not 4"):
+        merkle.root_from_inclusion(LEAVES[2], 2, 5, [*proof, root])
     with pytest.raises(EvidenceInvalid, match="node 1 of the proof has 31 bytes"):
         merkle.verify_inclusion(LEAVES[2], 2, 5, [proof[0], proof[1][:31], proof[2]], root)
     with pytest.raises(EvidenceInvalid, match="leaf has 3 bytes"):

@@ -90,10 +90,13 @@ def test_the_head_moves_once_from_each_size(store: Store) -> None:
     assert storage.swap_head(0, first) is False
     assert storage.swap_head(9, first) is False
     assert storage.swap_head(0, second) is False
+    early = storage.stage(Batch(9, 10, BODIES[9:10], [(Tile(0, 0, 10), b"".join(LEAVES[:10]))], "checkpoint 10"))
+    assert storage.swap_head(9, early) is False
     storage.publish()
     assert storage.swap_head(0, first) is False
     assert storage.swap_head(9, 999) is False
     assert storage.checkpoint() == "checkpoint 9"
+    assert storage.swap_head(9, early) is True
 
 
 def test_publishing_forgets_what_came_too_late_and_keeps_what_may_still_come(store: Store) -> None:
