@@ -1,0 +1,176 @@
+"""What the strict reader refuses: everything that two readers could see differently."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import BIG, EXPLICIT, IMPLICIT, element, encapsulated, item, made, meta, pixels
+
+from ledger.core.errors import ScanSealError, Unreadable
+from ledger.dicom import Limits, read
+
+GOOD = made(pixels(2, 2, b"\0\1\2\3", PatientID="7"))
+UID = element(0x00080018, "UI", "1.2.3")
+PATIENT = element(0x00100020, "LO", "7")
+UNDEFINED = 0xFFFFFFFF
+SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+
+def nested(depth: int) -> bytes:
+    content = b""
+    for _ in range(depth):
+        content = element(0x00081115, "SQ", b"", length=UNDEFINED) + item(content, undefined=True) + SEQUENCE_END
+    return content
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
+def test_each_encoding_reads_the_same(syntax: str) -> None:
+    image = read(made(pixels(2, 2, b"\0\1\2\3", PatientID="7"), syntax=syntax))
+    assert image.transfer_syntax == syntax
+    assert image.attributes["PatientID"] == "7"
+    assert image.attributes["PatientName"] is None
+    assert (image.sop_instance_uid, image.frames) == ("1.2.3", 1)
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
+def test_an_object_without_meta_information_is_read(syntax: str) -> None:
+    whole = made(pixels(2, 2, b"\0\1\2\3", PatientID="7"), syntax=syntax)
+    image = read(whole[len(meta(syntax)) :])
+    assert (image.transfer_syntax, image.attributes["PatientID"]) == (syntax, "7")
+    assert read(whole[128 + 4 :]).attributes["PatientID"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (UID + PATIENT + PATIENT, "occurs twice"),
+        (PATIENT + UID, "comes after"),
+        (UID + element(0x00100020, "LO", b"7 ", length=400), "says 400 bytes"),
+        (UID + element(0x00100020, "OB", b"7 ", length=0x7FFFFFFE), "says 2147483646 bytes"),
+        (UID + PATIENT[:-1], "says 2 bytes where 1"),
+        (UID + PATIENT + b"\0\0\0", "3 trailing bytes"),
+        (UID + PATIENT + bytes(8), "comes after|unknown VR"),
+        (UID + PATIENT.replace(b"LO", b"ZZ"), "unknown VR"),
+        (UID + PATIENT.replace(b"LO", b"lo"), "unknown VR"),
+        (element(0x00020010, "UI", IMPLICIT) + UID, "transfer syntax|group length|does not belong|meta"),
+        (element(0x00000002, "UI", "1.2") + UID, "does not belong"),
+        (UID + b"\x10\0\x20\0OB\1\0\2\0\0\0\0\0", "malformed element header"),
+        (UID + element(0x00100020, "OB", b"", length=UNDEFINED), "undefined length"),
+        (UID + item(b"")[:8], "misplaced delimiter"),
+        (UID + SEQUENCE_END, "misplaced delimiter"),
+        (UID + element(0x00081115, "SQ", b"", length=UNDEFINED) + item(b""), "cut off"),
+        (UID + element(0x00081115, "SQ", b"", length=UNDEFINED) + PATIENT + SEQUENCE_END, "where an item is expected"),
+        (UID + element(0x00081115, "SQ", b"", length=UNDEFINED) + item(b"")[:4] + b"\xff\0\0\0" + SEQUENCE_END, "item at byte"),
+        (
+            UID + element(0x00081115, "SQ", b"", length=UNDEFINED) + item(PATIENT + PATIENT, undefined=True) + SEQUENCE_END,
+            "occurs twice",
+        ),
+        (
+            UID + element(0x00081115, "SQ", b"", length=UNDEFINED) + item(PATIENT, undefined=True)[:-8],
+            "no delimiter|trailing|cut",
+        ),
+        (UID + encapsulated(b"ab")[:-8], "without a sequence delimiter"),
+        (UID + encapsulated(b"ab")[:-8] + SEQUENCE_END[:-1] + b"\1", "without a sequence delimiter"),
+        (UID + encapsulated(b"ab")[:-10], "a fragment at byte"),
+        (UID + nested(40), "nested deeper"),
+        (UID + nested(5000), "nested deeper"),
+        (UID + element(0x7FE00008, "OF", bytes(4)) + element(0x7FE00010, "OB", b"\0\0"), "more than one pixel element"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_unreadable(content: bytes, reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason):
+        read(meta() + content)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello world, this is text", "not a DICOM object"),
+        (bytes(1000), "not a DICOM object"),
+        (bytes(128) + b"DICM", "no transfer syntax"),
+        (bytes(128) + b"DICM" + UID, "no transfer syntax"),
+        (meta().replace(b"UL\4\0" + meta()[140:144], b"UL\4\0\1\0\0\0") + UID, "group length says"),
+        (meta()[:-2] + UID, "no UID|unknown VR"),
+        (meta("1.2.x") + UID, "is no UID"),
+        (meta()[:140] + b"\2\0", "cut off|malformed"),
+    ],
+)
+def test_what_is_no_dicom_object_is_unreadable(data: bytes, reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason):
+        read(data)
+
+
+def test_encapsulated_pixels_need_an_explicit_little_endian_data_set() -> None:
+    for syntax in (IMPLICIT, BIG):
+        value = element(0x7FE00010, "OB", b"", length=UNDEFINED, syntax=syntax) + encapsulated(b"ab")[12:]
+        with pytest.raises(Unreadable, match="outside an explicit little endian"):
+            read(meta(syntax) + value)
+
+
+def test_sequences_of_both_lengths_are_stepped_over() -> None:
+    inner = element(0x00100020, "LO", "other")
+    for undefined in (False, True):
+        content = item(inner, undefined=undefined)
+        sequence = (
+            element(0x00081115, "SQ", b"", length=UNDEFINED) + content + SEQUENCE_END
+            if undefined
+            else element(0x00081115, "SQ", content)
+        )
+        assert read(meta() + UID + sequence + PATIENT).attributes["PatientID"] == "7"
+    unknown = element(0x00091010, "UN", b"", length=UNDEFINED)
+    unknown += item(element(0x00091011, "LO", "x", syntax=IMPLICIT), undefined=True) + SEQUENCE_END
+    assert read(meta() + UID + unknown + PATIENT).attributes["PatientID"] == "7"
+
+
+def deflated(content: bytes) -> bytes:
+    engine = zlib.compressobj(wbits=-15)
+    return meta("1.2.840.10008.1.2.1.99") + engine.compress(content) + engine.flush()
+
+
+def test_a_deflated_object_is_inflated_within_limits() -> None:
+    content = GOOD[len(meta()) :]
+    assert read(deflated(content)).digest("px1-sha256") == read(GOOD).digest("px1-sha256")
+    trailer = struct.pack("<II", zlib.crc32(content), len(content))
+    for end in (b"\0", trailer):
+        assert read(deflated(content) + end).frames == 1
+    for end in (b"\1", bytes(2), trailer[::-1]):
+        with pytest.raises(Unreadable, match="followed by other bytes"):
+            read(deflated(content) + end)
+    with pytest.raises(Unreadable, match="cut off"):
+        read(deflated(content)[:-4])
+    with pytest.raises(Unreadable, match="damaged"):
+        read(meta("1.2.840.10008.1.2.1.99") + b"\xff" * 40)
+    bomb = deflated(UID + element(0x7FE00010, "OB", bytes(1 << 24)))
+    assert len(bomb) < 1 << 16
+    with pytest.raises(Unreadable, match="more than 1048576 bytes"):
+        read(bomb, limits=Limits(file_bytes=1 << 20))
+
+
+def test_the_number_of_elements_is_limited() -> None:
+    content = b"".join(element(0x00090000 + number, "LO", "") for number in range(1000))
+    assert read(meta() + content, limits=Limits(elements=1001)).frames == 0
+    with pytest.raises(Unreadable, match="more than 999 elements"):
+        read(meta() + content, limits=Limits(elements=999))
+    items = element(0x00081115, "SQ", b"", length=UNDEFINED) + item(b"", undefined=True) * 2000 + SEQUENCE_END
+    with pytest.raises(Unreadable, match="more than 999 elements"):
+        read(meta() + items, limits=Limits(elements=999))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_no_damage_makes_the_reader_fail_in_any_other_way(data: st.DataObject) -> None:
+    damaged = bytearray(made(pixels(2, 2, b"\0\1\2\3", PatientID="7"), extra={0x00081115: nested(3)}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(128, len(damaged) - 1))
+        damaged[at] = data.draw(st.integers(0, 255))
+    kept = data.draw(st.integers(0, len(damaged)))
+    try:
+        image = read(bytes(damaged[:kept] if data.draw(st.booleans()) else damaged))
+        image.default_profile()
+    except ScanSealError:
+        pass
