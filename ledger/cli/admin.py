@@ -14,10 +14,12 @@ from ledger.cli.verifying import JsonOption, SiteOption
 from ledger.core.certificates import Device
 from ledger.core.errors import FixInput
 from ledger.core.records import Role
-from ledger.wiring import assembly
+from ledger.wiring import assembly, devices, trusting
 
 devnet_app = typer.Typer(help="A local chain (anvil, or ganache) to try things on.", no_args_is_help=True)
-device_app = typer.Typer(help="Devices: request (device), approve (registrar), list, rotate, retire, revoke.", no_args_is_help=True)
+device_app = typer.Typer(
+    help="Devices: request (device), approve (registrar), list, rotate, retire, revoke.", no_args_is_help=True
+)
 trust_app = typer.Typer(help="The trust file: what a verifier believes without asking.", no_args_is_help=True)
 Curve = Literal["secp256k1", "p256"]
 DEFAULT_RPC = "http://127.0.0.1:8545"
@@ -123,7 +125,7 @@ def device_request(
 
     Example: [bold]scanseal device request ct1 --manufacturer Acme --model "CT 3000" --serial 42 --ae CT1[/bold]
     """
-    made = assembly.request_device(site, name, curve, lambda where: Device(manufacturer, model, serial, ae_title, where))
+    made = devices.request_device(site, name, curve, lambda where: Device(manufacturer, model, serial, ae_title, where))
     if json:
         write_json(made)
         return
@@ -146,11 +148,13 @@ def device_approve(
     Example: [bold]scanseal device approve devices/ct1.csr --seals-everything-since now[/bold]
     """
     since = None if seals_everything_since is None else _time(seals_everything_since)
-    enrolled = assembly.approve_device(site, request, _roles(roles), since)
+    enrolled = devices.approve_device(site, request, _roles(roles), since)
     if json:
         write_json(enrolled)
         return
-    OUT.print(f"enrolled {plain(str(enrolled['device']))} with {enrolled['roles']}; certificate {plain(str(enrolled['certificate']))}")
+    OUT.print(
+        f"enrolled {plain(str(enrolled['device']))} with {enrolled['roles']}; certificate {plain(str(enrolled['certificate']))}"
+    )
     OUT.print(f"next: [bold]scanseal seal PATHS --device {plain(str(enrolled['name']))}[/bold]")
 
 
@@ -160,7 +164,7 @@ def device_list(site: SiteOption = None, json: JsonOption = False) -> None:
 
     Example: [bold]scanseal device list[/bold]
     """
-    rows = assembly.list_devices(site)
+    rows = devices.list_devices(site)
     if json:
         write_json({"keys": [row | {name: iso(row[name]) for name in _TIMES if row[name]} for row in rows]})
         return
@@ -186,18 +190,20 @@ def device_rotate(
 
     Example: [bold]scanseal device rotate ct1 ct1-2027[/bold]
     """
-    _changed(assembly.rotate_device(site, name, new_name, curve), json)
+    _changed(devices.rotate_device(site, name, new_name, curve), json)
 
 
 @device_app.command("retire")
 def device_retire(
-    name: Annotated[str, typer.Argument(help="The device's name here, or its key.")], site: SiteOption = None, json: JsonOption = False
+    name: Annotated[str, typer.Argument(help="The device's name here, or its key.")],
+    site: SiteOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Take a key out of service in good standing: its seals stay valid, it makes no new ones.
 
     Example: [bold]scanseal device retire ct1[/bold]
     """
-    _changed(assembly.retire_device(site, name), json)
+    _changed(devices.retire_device(site, name), json)
 
 
 @device_app.command("revoke")
@@ -213,7 +219,7 @@ def device_revoke(
 
     Example: [bold]scanseal device revoke ct1 --compromised-since 2026-05-01[/bold]
     """
-    _changed(assembly.revoke_device(site, name, _time(compromised_since)), json)
+    _changed(devices.revoke_device(site, name, _time(compromised_since)), json)
 
 
 def _changed(change: dict[str, object], json: bool) -> None:
@@ -227,7 +233,9 @@ def _changed(change: dict[str, object], json: bool) -> None:
 def trust_init(
     output: Annotated[Path, typer.Argument(help="Where the trust file goes.")] = Path("trust.toml"),
     bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle of the ledger that is to be trusted.")] = None,
-    authority: Annotated[list[Path] | None, typer.Option("--authority", help="A site's ca.pem, got from the site itself.")] = None,
+    authority: Annotated[
+        list[Path] | None, typer.Option("--authority", help="A site's ca.pem, got from the site itself.")
+    ] = None,
     rpc: Annotated[list[str] | None, typer.Option(help="JSON-RPC URL. Repeatable: all must agree.")] = None,
     site: SiteOption = None,
     json: JsonOption = False,
@@ -236,7 +244,7 @@ def trust_init(
 
     Example: [bold]scanseal trust init --bundle study.seal.json --authority ca.pem --rpc http://node:8545[/bold]
     """
-    _trusted(assembly.init_trust(output, bundle, authority or [], tuple(rpc or ()), site), json)
+    _trusted(trusting.init_trust(output, bundle, authority or [], tuple(rpc or ()), site), json)
 
 
 @trust_app.command("update")
@@ -250,7 +258,7 @@ def trust_update(
 
     Example: [bold]scanseal trust update trust.toml --bundle study.seal.json[/bold]
     """
-    _trusted(assembly.update_trust(file, bundle or [], site), json)
+    _trusted(trusting.update_trust(file, bundle or [], site), json)
 
 
 @trust_app.command("show")
@@ -263,7 +271,7 @@ def trust_show(
 
     Example: [bold]scanseal trust show trust.toml[/bold]
     """
-    _trusted(assembly.show_trust(file, site), json)
+    _trusted(trusting.show_trust(file, site), json)
 
 
 def _trusted(shown: dict[str, object], json: bool) -> None:
@@ -275,7 +283,9 @@ def _trusted(shown: dict[str, object], json: bool) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="The demo's folder; it is kept, and made anew by the next demo.")] = Path("demo-site"),
+    folder: Annotated[Path, typer.Option(help="The demo's folder; it is kept, and made anew by the next demo.")] = Path(
+        "demo-site"
+    ),
     images: Annotated[Path | None, typer.Option(help="More real images: a folder with a cxr or dicom folder in it.")] = None,
 ) -> None:
     """Watch it work: a local chain, two devices, real DICOM images sealed, anchored, and verified in seven ways.

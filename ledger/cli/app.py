@@ -40,17 +40,19 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         _fail(f"{error.strerror or error} ({error.filename})" if error.filename else str(error.strerror or error), USAGE)
-    except Exception as error:  # noqa: BLE001 - the last net: no traceback with a patient's data in it
+    except Exception as error:
         if os.environ.get("SCANSEAL_TRACEBACK"):
             raise
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
             where = where.tb_next
         place = f"{os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}" if where else "?"  # noqa: PTH119
-        _fail(f"internal error ({type(error).__name__} at {place}): please report it; SCANSEAL_TRACEBACK=1 shows more", INTERNAL)
+        _fail(
+            f"internal error ({type(error).__name__} at {place}): please report it; SCANSEAL_TRACEBACK=1 shows more", INTERNAL
+        )
 
 
 def _fail(message: str, code: int) -> None:
-    ERR.print(f"[bold red]scanseal:[/bold red] ", end="")
+    ERR.print("[bold red]scanseal:[/bold red] ", end="")
     ERR.print(plain(message), markup=False)
     sys.exit(code)

@@ -25,11 +25,13 @@ def register(app: typer.Typer) -> None:
 @bundle_app.command("export")
 def bundle_export(
     paths: Annotated[list[str] | None, typer.Argument(metavar="[PATHS...]", help="Images; none for all sealed images.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A file (one bundle), or a folder (one bundle an image).")] = Path(
-        "evidence.seal.json"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file (one bundle), or a folder (one bundle an image).")
+    ] = Path("evidence.seal.json"),
     site: SiteOption = None,
-    tiles: Annotated[bool, typer.Option("--tiles", help="With tile hashes, so that verifiers see where pixels changed.")] = False,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="With tile hashes, so that verifiers see where pixels changed.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Write the evidence of images to one bundle, or to one beside each. Bundles are for those who may see the images.
@@ -71,12 +73,16 @@ def bundle_inspect(file: Annotated[Path, typer.Argument(help="A *.seal.json file
     for row in described["anchors"]:
         anchors.add_row(str(row["size"]), str(row["old_size"]), str(row["block_number"]), moment(row["block_time"]))
     OUT.print(anchors)
-    OUT.print(f"{len(described['seals'])} seals, {sum(1 for row in described['seals'] if row['anchor'] is None)} of them pending")
+    OUT.print(
+        f"{len(described['seals'])} seals, {sum(1 for row in described['seals'] if row['anchor'] is None)} of them pending"
+    )
 
 
 @log_app.command("export")
 def log_export(
-    folder: Annotated[Path, typer.Argument(help="Where the static mirror goes.")], site: SiteOption = None, json: JsonOption = False
+    folder: Annotated[Path, typer.Argument(help="Where the static mirror goes.")],
+    site: SiteOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Write the log as a static mirror (C2SP tlog-tiles): any web server can serve it. Repeatable, writes what is new.
 

@@ -24,7 +24,9 @@ def seal(
     paths: Paths,
     device: Annotated[str, typer.Option("--device", "-d", help="The device whose key seals (see `scanseal device list`).")],
     site: SiteOption = None,
-    hash_name: Annotated[str, typer.Option("--hash", help="sha256, or blake3 where the CPU has no SHA instructions.")] = "sha256",
+    hash_name: Annotated[
+        str, typer.Option("--hash", help="sha256, or blake3 where the CPU has no SHA instructions.")
+    ] = "sha256",
     json: JsonOption = False,
 ) -> None:
     """Seal images: hash pixels and attributes, sign, and write the journal durably. Sealing twice changes nothing.
@@ -75,7 +77,9 @@ def anchor(
     site: SiteOption = None,
     wait: Annotated[Wait, typer.Option(help="How far to wait for the chain.")] = "final",
     timeout: Annotated[int, typer.Option(help="Seconds to wait; the next run goes on.", min=1)] = 600,
-    publish_leaves: Annotated[bool, typer.Option("--publish-leaves", help="Put leaf hashes on chain (free-gas chains).")] = False,
+    publish_leaves: Annotated[
+        bool, typer.Option("--publish-leaves", help="Put leaf hashes on chain (free-gas chains).")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Carry sealed records into the log and its checkpoint onto the chain. Safe to repeat, and after a re-org it anchors again.

@@ -17,11 +17,15 @@ from ledger.core.verdict import Verdict, worst
 from ledger.wiring import assembly
 from ledger.wiring.verification import Result
 
-Paths = Annotated[list[str], typer.Argument(metavar="PATHS...", help="Files, folders, zips, DICOMDIRs, or - for a list on stdin.")]
+Paths = Annotated[
+    list[str], typer.Argument(metavar="PATHS...", help="Files, folders, zips, DICOMDIRs, or - for a list on stdin.")
+]
 SiteOption = Annotated[Path | None, typer.Option("--site", help="The site's folder (default: the nearest site.toml upward).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TrustOption = Annotated[Path | None, typer.Option("--trust", help="The trust file (default: the site's trust.toml).")]
-BundleOption = Annotated[list[Path] | None, typer.Option("--bundle", help="An evidence bundle, or a folder of them. Repeatable.")]
+BundleOption = Annotated[
+    list[Path] | None, typer.Option("--bundle", help="An evidence bundle, or a folder of them. Repeatable.")
+]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Ask no one: the trust file alone decides. Opens no socket.")]
 
 
@@ -159,4 +163,4 @@ def listed(paths: list[str]) -> Iterator[str]:
             yield path
 
 
-__all__ = ["BundleOption", "JsonOption", "Paths", "SiteOption", "TrustOption", "ERR", "iso", "listed", "register"]
+__all__ = ["ERR", "BundleOption", "JsonOption", "Paths", "SiteOption", "TrustOption", "iso", "listed", "register"]

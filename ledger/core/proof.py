@@ -147,6 +147,7 @@ class Proofs:
 
     def beacon_time(self, anchor: ProvenAnchor, number: int, block_hash: bytes) -> int | None:
         """The block time of a record's beacon, if it is proven to be a block of this chain; else None."""
+        headers = self._beacon_headers()
         canonical = (
             Beacon(number, block_hash) in anchor.beacons
             or self.facts.blocks.get(number) == block_hash
@@ -154,10 +155,17 @@ class Proofs:
         )
         if not canonical or not any(block_hash):
             return None
+        return headers.get(block_hash)
+
+    def _beacon_headers(self) -> dict[bytes, int]:
+        """Block hash -> time of the bundle's beacon headers. A header that no record names is damage."""
         if self._header_times is None:
             headers = [stateproof.parse_header(header) for header in self.bundle.headers]
+            named = {seal.record.beacon_hash for seal in self.bundle.seals}
+            if any(header.hash not in named for header in headers):
+                raise EvidenceInvalid("the bundle has a block header that is no record's beacon", "beacon")
             self._header_times = {header.hash: header.timestamp for header in headers}
-        return self._header_times.get(block_hash)
+        return self._header_times
 
 
 def _earliest(*times: int) -> int:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from ledger.core import certificates
 from ledger.core.certificates import Certificate
 from ledger.core.contracts import KeyState
-from ledger.core.errors import FixInput
+from ledger.core.errors import EvidenceInvalid, FixInput
 from ledger.core.typeddata import Domain
 
 FORMAT = "scanseal-trust-1"
@@ -124,9 +124,14 @@ class Trust(_Part):
 def _authority(authority: Authority) -> Certificate:
     try:
         der = x509.load_pem_x509_certificate(authority.certificate.encode()).public_bytes(Encoding.DER)
-    except ValueError as error:
+    except (ValueError, EvidenceInvalid) as error:
         raise FixInput(f"trust file: the certificate of authority {authority.name!r} is not PEM") from error
-    return certificates.parse(der)
+    parsed = certificates.parse(der)
+    if not parsed.is_issued_by(parsed):
+        raise FixInput(
+            f"trust file: the certificate of authority {authority.name!r} is not a self-signed certificate authority"
+        )
+    return parsed
 
 
 def parse(text: str) -> Trust:

@@ -155,7 +155,7 @@ def _has_pixels(seal: Seal, leaves: Sequence[bytes], subject: Subject) -> bool:
 def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Verdict:
     try:
         leaves = content.opened(seal.leaf_hashes, seal.record.content)  # 3
-        comparison = _Comparison.of(subject, seal, leaves)
+        comparison = _Comparison.of(subject, seal, evidence.bundles[number].studies[seal.study], leaves)
         proofs = evidence.proofs(number)
         record_id = _signed(proofs, seal)  # 4
         verdict = _Custody(subject, evidence, proofs, seal, comparison).verdict()
@@ -174,8 +174,9 @@ class _Comparison:
     differing: tuple[str, ...]
 
     @classmethod
-    def of(cls, subject: Subject, seal: Seal, leaves: Sequence[bytes]) -> _Comparison:
+    def of(cls, subject: Subject, seal: Seal, find_key: bytes, leaves: Sequence[bytes]) -> _Comparison:
         same_pixels = _has_pixels(seal, leaves, subject)
+        _check_hints(seal, find_key, leaves, subject)
         differing = content.differing(leaves, seal.image_key, subject.attributes)
         if not same_pixels and "SOPInstanceUID" in differing:
             raise EvidenceInvalid("the seal opens neither to these pixels nor to this instance", "content")
@@ -183,6 +184,21 @@ class _Comparison:
 
     def in_group(self, group: str) -> list[str]:
         return [name for name in self.differing if _GROUPS[name] == group]
+
+
+def _check_hints(seal: Seal, find_key: bytes, leaves: Sequence[bytes], subject: Subject) -> None:
+    """Look-up tokens and tile hashes prove nothing, but wrong ones are damage, and a damaged bundle is not believed."""
+    profile = seal.record.profile.partition("/")[0]
+    pixels = subject.digests.get(profile)
+    values = ((content.PIXELS, None if pixels is None else str(pixels)), ("SOPInstanceUID", subject.instance))
+    for token, (item, value) in zip(seal.tokens, values, strict=True):
+        is_sealed = value is not None and content.opens(leaves, seal.image_key, item, value)
+        if is_sealed and value is not None and token != content.find_token(find_key, item, value):
+            raise EvidenceInvalid(f"the look-up token of {item} is not the one of this study", "content")
+    if seal.tiles is not None:
+        sealed = str(seal.tiles.digest(profile))
+        if not content.opens(leaves, seal.image_key, content.PIXELS, sealed):
+            raise EvidenceInvalid("the tile hashes do not lead to the sealed digest", "content")
 
 
 def _signed(proofs: Proofs, seal: Seal) -> bytes:
@@ -341,16 +357,13 @@ class _Custody:
         return ()
 
     def _regions(self) -> tuple[ChangedTile, ...]:
-        """Where the pixels differ, when the bundle has the sealed tile hashes and they are the sealed ones."""
+        """Where the pixels differ, when the bundle has the sealed tile hashes."""
         profile = self.seal.record.profile.partition("/")[0]
         found = self.subject.digests.get(profile)
         if self.seal.tiles is None or found is None:
             return ()
-        sealed = self.seal.tiles.digest(profile)
-        if not content.opens(self.seal.leaf_hashes, self.seal.image_key, content.PIXELS, str(sealed)):
-            return ()
         try:
-            return changed_tiles(sealed, found)
+            return changed_tiles(self.seal.tiles.digest(profile), found)
         except FixInput:
             return ()
 

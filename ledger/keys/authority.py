@@ -76,7 +76,7 @@ def new_authority(site: str, now: datetime) -> Authority:
 
 def save_authority(authority: Authority, folder: Path, passphrase: str) -> None:
     """Writes `ca.key` (encrypted) and `ca.pem` to a folder, never over existing files."""
-    key = authority._private_key.private_bytes(  # noqa: SLF001
+    key = authority._private_key.private_bytes(
         Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase.encode())
     )
     write_secret(folder / "ca.key", key)

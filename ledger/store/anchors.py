@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 
 from ledger.core.contracts import Beacon
 from ledger.core.evidence import State
+from ledger.core.stateproof import parse_header
 from ledger.log.anchoring import AnchorRow
 from ledger.store.engine import Store
 from ledger.store.schema import anchor, block_header
@@ -65,6 +66,22 @@ class AnchorStore:
             known = connection.execute(select(block_header.c.number).where(block_header.c.hash == block_hash)).one_or_none()
             if known is None:
                 connection.execute(insert(block_header).values(hash=block_hash, number=number, rlp=rlp))
+
+    def newest_header(self) -> tuple[Beacon, int] | None:
+        """The newest block that was kept, as a beacon, with its time."""
+        query = select(block_header.c.rlp).order_by(block_header.c.number.desc()).limit(1)
+        with self._store.reading() as connection:
+            rlp = connection.execute(query).scalar_one_or_none()
+        if rlp is None:
+            return None
+        header = parse_header(rlp)
+        return Beacon(header.number, header.hash), header.timestamp
+
+    def final_size(self) -> int:
+        """The log size up to which records are final on chain."""
+        query = select(func.max(anchor.c.new_size)).where(anchor.c.state == "final")
+        with self._store.reading() as connection:
+            return connection.execute(query).scalar_one() or 0
 
     def headers(self, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
         """hash -> header (RLP), of those that were kept."""

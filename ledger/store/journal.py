@@ -212,9 +212,11 @@ class JournalStore:
             queued = connection.execute(select(func.count()).where(seal.c.log_index.is_(None))).scalar_one()
         return total, queued
 
-    def queued_of(self, key: bytes) -> int:
+    def unanchored_of(self, key: bytes, final_size: int) -> int:
+        """How many seals of a key are not in the log's first `final_size` records."""
+        waiting = or_(seal.c.log_index.is_(None), seal.c.log_index >= final_size)
         with self._store.reading() as connection:
-            return connection.execute(select(func.count()).where(seal.c.log_index.is_(None), seal.c.signer == key)).scalar_one()
+            return connection.execute(select(func.count()).where(waiting, seal.c.signer == key)).scalar_one()
 
     def _seals(self, query: Any) -> list[StoredSeal]:
         with self._store.reading() as connection:

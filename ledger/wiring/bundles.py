@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ledger.core import content, evidence
+from ledger.core import certificates, content, evidence
 from ledger.core.errors import EvidenceInvalid, FixInput, Unreadable
 from ledger.core.evidence import Anchor, BeaconPart, Bundle, Included, Ledger, Seal, State
 from ledger.core.trust import Trust
@@ -20,11 +21,9 @@ SUFFIX = ".seal.json"
 class Exporter:
     """Makes bundles of a site's seals, with proofs for those whose anchor is final."""
 
-    def __init__(
-        self, trust: Trust, journal: JournalStore, anchors: AnchorStore, log: Log, certificates: Sequence[bytes]
-    ) -> None:
+    def __init__(self, trust: Trust, journal: JournalStore, anchors: AnchorStore, log: Log, ders: Sequence[bytes]) -> None:
         self._trust, self._journal, self._anchors, self._log = trust, journal, anchors, log
-        self._certificates = {certificate_key(der): der for der in certificates}
+        self._certificates = {certificates.parse(der).key: der for der in ders}
 
     def bundle(self, seals: Iterable[StoredSeal], *, with_tiles: bool) -> Bundle:
         """One bundle of these seals; what they share is in it once."""
@@ -71,14 +70,43 @@ class Exporter:
 
     def _certificate(self, key: bytes) -> bytes:
         if key not in self._certificates:
-            raise FixInput(f"no certificate for key 0x{key.hex()[:16]}...: put the device's .pem into the site's devices folder")
+            raise FixInput(
+                f"no certificate for key 0x{key.hex()[:16]}...: put the device's .pem into the site's devices folder"
+            )
         return self._certificates[key]
 
 
-def certificate_key(der: bytes) -> bytes:
-    from ledger.core import certificates
-
-    return certificates.parse(der).key
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """What a bundle claims, without proof."""
+    known = {certificate.key: certificate for certificate in map(certificates.parse, bundle.certificates)}
+    return {
+        "chain_id": bundle.ledger.chain_id,
+        "anchor_log": "0x" + bundle.ledger.anchor_log.hex(),
+        "device_registry": "0x" + bundle.ledger.device_registry.hex(),
+        "origin": bundle.ledger.origin,
+        "devices": [certificate.device().name for certificate in known.values()],
+        "anchors": [
+            {
+                "size": int(anchor.checkpoint.split("\n")[1]) if anchor.checkpoint.count("\n") > 1 else None,
+                "old_size": anchor.old_size,
+                "block_number": anchor.block_number,
+                "block_time": anchor.block_time,
+            }
+            for anchor in bundle.anchors
+        ],
+        "seals": [
+            {
+                "key": "0x" + seal.record.key.hex(),
+                "device": known[seal.record.key].device().name if seal.record.key in known else None,
+                "counter": seal.record.counter,
+                "profile": seal.record.profile,
+                "claimed_time": seal.record.claimed_time,
+                "anchor": None if seal.included is None else seal.included.anchor,
+                "log_index": None if seal.included is None else seal.included.index,
+            }
+            for seal in bundle.seals
+        ],
+    }
 
 
 def _anchor_parts(rows: Iterable[AnchorRow]) -> tuple[tuple[Anchor, ...], tuple[State, ...]]:

@@ -1,8 +1,8 @@
 """A site's folder: where keys, certificates, the store and the trust file lie. `scanseal init` makes one.
 
-    site.toml     name, RPC URLs, where the passphrase is       keys/    account.json, log.pem, one file a device
-    trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
-    store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
+site.toml     name, RPC URLs, where the passphrase is       keys/    account.json, log.pem, one file a device
+trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
+store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Site:
 
     @property
     def origin(self) -> str:
-        """The log's C2SP origin."""
-        return f"scanseal/{self.name}"
+        """The log's C2SP origin: one word."""
+        return "scanseal/" + re.sub(r"[^\w.-]+", "-", self.name)
 
     @property
     def store_path(self) -> Path:

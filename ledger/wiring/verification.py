@@ -63,7 +63,7 @@ class Verifier:
     ) -> None:
         self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle
         self._named = Evidence(self._bundles, trust)
-        self._hashes = _hashes([*self._named.profiles(), *(site[0].profiles() if site else ()), "px1-sha256"])
+        self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), "px1-sha256"])
 
     def verify(self, images: Iterable[Found]) -> Iterator[Result]:
         """A result for each image, in order, in flat memory."""
@@ -94,7 +94,7 @@ class Verifier:
     def _read(self, found: Found) -> _Read | Verdict:
         """The image and the bundles beside it, or the verdict that it cannot be read."""
         beside, damage = bundles_beside(found.path)
-        hashes = self._hashes | _hashes(seal.record.profile.partition("/")[0] for bundle in beside for seal in bundle.seals)
+        hashes = self._hashes | hashes_of(seal.record.profile.partition("/")[0] for bundle in beside for seal in bundle.seals)
         try:
             image = found.read()
             if image.frames == 0:
@@ -197,6 +197,6 @@ def _cached_bundle(path: str, changed: int) -> Bundle:  # noqa: ARG001 - part of
     return read_bundle(Path(path))
 
 
-def _hashes(profiles: Iterable[str]) -> frozenset[str]:
+def hashes_of(profiles: Iterable[str]) -> frozenset[str]:
     """The hashes that these digest profiles use."""
     return frozenset(profile.partition("-")[2] for profile in profiles)

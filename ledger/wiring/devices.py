@@ -1,0 +1,189 @@
+"""Devices of a site: request, approve, list, rotate, retire, revoke."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ledger.core.certificates import Certificate, Device
+from ledger.core.errors import FixInput
+from ledger.core.records import Role
+from ledger.core.trust import DeviceNotice, KeyNotice
+from ledger.keys import authority, signers
+from ledger.keys.signers import Curve, SoftwareSigner
+from ledger.wiring import assembly
+from ledger.wiring import site as sites
+from ledger.wiring.site import Site
+
+if TYPE_CHECKING:
+    from ledger.wiring.chain import Connection
+
+
+def request_device(folder: Path | None, name: str, curve: Curve, device: Callable[[str], Device]) -> dict[str, Any]:
+    """Makes a device's key and certificate request; `device` is called with the site's name."""
+    site = sites.open_site(folder)
+    described = device(site.name)
+    for label, value in (("manufacturer", described.manufacturer), ("model", described.model), ("serial", described.serial)):
+        if not value.strip():
+            raise FixInput(f"--{label} is empty: a device is named by manufacturer, model and serial")
+    signer = _new_key(site, name, curve)
+    _write_request(site, name, described, signer)
+    return {"name": name, "key": "0x" + signer.key.hex(), "request": str(site.request_path(name))}
+
+
+def approve_device(folder: Path | None, request: Path, roles: Role, since: int | None) -> dict[str, Any]:
+    """Issues the certificate of a request and enrols its key; repeated, it says what is there."""
+    site = sites.open_site(folder)
+    path = request if request.suffix == ".csr" else site.request_path(str(request))
+    name = sites.device_name(path.stem)
+    passphrase = site.passphrase()
+    parsed, device = _read_request(path)
+    certificate_path = site.certificate_path(name)
+    if certificate_path.exists():
+        certificate = sites.read_certificate(certificate_path)
+    else:
+        issuer = authority.load_authority(site.ca_folder, passphrase)
+        certificate = issuer.issue(parsed.public_bytes(Encoding.DER), datetime.now(UTC))
+        sites.write_text(certificate_path, certificate.x509.public_bytes(Encoding.PEM).decode())
+    chain = _chain(site, passphrase)
+    if not any(chain.key_state(certificate.key).certificate):
+        chain.enrol(certificate.key, certificate.fingerprint, device.id, int(roles))
+    if since is not None:
+        chain.set_seals_everything_since(device.id, since)
+        _note_device(site, device, since)
+    state = chain.key_state(certificate.key)
+    return {
+        "name": name,
+        "device": device.name,
+        "key": "0x" + certificate.key.hex(),
+        "roles": state.roles.words,
+        "certificate": str(certificate_path),
+    }
+
+
+def list_devices(folder: Path | None) -> list[dict[str, Any]]:
+    """Every key of the registry, with the names that this site knows."""
+    site = sites.open_site(folder)
+    known = {certificate.key: (name, certificate) for name, certificate in site.certificates().items()}
+    rows = []
+    for key, device, state, since in _chain(site, None).enrolled():
+        name, certificate = known.get(key, (None, None))
+        rows.append(
+            {
+                "name": name,
+                "device": certificate.device().name if certificate else "0x" + device.hex(),
+                "key": "0x" + key.hex(),
+                "roles": state.roles.words,
+                "enrolled_at": state.enrolled_at,
+                "retired_at": state.retired_at,
+                "compromised_since": state.compromised_since,
+                "seals_everything_since": since,
+            }
+        )
+    return rows
+
+
+def rotate_device(folder: Path | None, name: str, new_name: str, curve: Curve) -> dict[str, Any]:
+    """Retires a key and enrols a new one for the same device, after everything the old one sealed is anchored."""
+    site = sites.open_site(folder)
+    passphrase = site.passphrase()
+    old = _certificate(site, name)
+    _refuse_while_queued(site, name, old)
+    signer = _new_key(site, new_name, curve)
+    _write_request(site, new_name, old.device(), signer)
+    issuer = authority.load_authority(site.ca_folder, passphrase)
+    certificate = issuer.issue(_read_request(site.request_path(new_name))[0].public_bytes(Encoding.DER), datetime.now(UTC))
+    sites.write_text(site.certificate_path(new_name), certificate.x509.public_bytes(Encoding.PEM).decode())
+    block = _chain(site, passphrase).rotate(old.key, certificate.key, certificate.fingerprint, old.device().id)
+    _note_key(site, old.key, retired_at=int(time.time()))
+    return {"what": "rotated", "name": f"{name} to {new_name}", "key": "0x" + certificate.key.hex(), "block": block}
+
+
+def retire_device(folder: Path | None, name: str) -> dict[str, Any]:
+    site = sites.open_site(folder)
+    certificate = _certificate(site, name)
+    _refuse_while_queued(site, name, certificate)
+    block = _chain(site, site.passphrase()).retire(certificate.key)
+    return {"what": "retired", "name": name, "key": "0x" + certificate.key.hex(), "block": block}
+
+
+def revoke_device(folder: Path | None, name: str, compromised_since: int) -> dict[str, Any]:
+    site = sites.open_site(folder)
+    key = bytes.fromhex(name[2:]) if name.startswith("0x") and len(name) == 66 else _certificate(site, name).key
+    chain = _chain(site, site.passphrase())
+    block = chain.revoke(key, compromised_since)
+    _note_key(site, key, compromised_since=chain.key_state(key).compromised_since)
+    return {"what": "revoked", "name": name, "key": "0x" + key.hex(), "block": block, "compromised_since": compromised_since}
+
+
+def _chain(site: Site, passphrase: str | None) -> Connection:
+    from ledger.wiring.chain import Connection
+
+    account = None if passphrase is None else signers.load_account(site.account_path, passphrase)
+    return Connection(site.rpc, site.trust(), account)
+
+
+def _certificate(site: Site, name: str) -> Certificate:
+    path = site.certificate_path(name)
+    if not path.exists():
+        raise FixInput(f"no device {name!r} here: `scanseal device list` shows them")
+    return sites.read_certificate(path)
+
+
+def _new_key(site: Site, name: str, curve: Curve) -> SoftwareSigner:
+    path = site.folder / "keys" / sites.device_name(name)
+    if path.with_suffix(".json").exists() or path.with_suffix(".pem").exists():
+        raise FixInput(f"device {name!r} has a key here already: take another name, or `scanseal device rotate {name} NEW`")
+    signer = signers.new_key(curve)
+    signers.save(signer, path, site.passphrase())
+    return signer
+
+
+def _write_request(site: Site, name: str, device: Device, signer: SoftwareSigner) -> None:
+    pem = x509.load_der_x509_csr(authority.request(device, signer)).public_bytes(Encoding.PEM)
+    sites.write_text(site.request_path(name), pem.decode())
+
+
+def _read_request(path: Path) -> tuple[x509.CertificateSigningRequest, Device]:
+    try:
+        der = x509.load_pem_x509_csr(path.read_bytes()).public_bytes(Encoding.DER)
+    except FileNotFoundError as error:
+        raise FixInput(f"{path}: no such request; `scanseal device request` makes one") from error
+    except (OSError, ValueError) as error:
+        raise FixInput(f"{path}: not a certificate request in PEM") from error
+    return authority.read_request(der)
+
+
+def _refuse_while_queued(site: Site, name: str, certificate: Certificate) -> None:
+    with assembly.opened(site, read_only=True) as opened:
+        waiting = opened.journal.unanchored_of(certificate.key, opened.anchors.final_size())
+    if waiting:
+        raise FixInput(
+            f"{waiting} seals of {name} are not final on chain yet: run `scanseal anchor` first, or they would be REVOKED"
+        )
+
+
+def _note_device(site: Site, device: Device, since: int) -> None:
+    trust = site.trust()
+    others = tuple(notice for notice in trust.devices if notice.device != device.id)
+    notice = DeviceNotice(device=device.id, name=device.name, seals_everything_since=since)
+    sites.write_trust(site.trust_path, trust.model_copy(update={"devices": (*others, notice)}))
+
+
+def _note_key(site: Site, key: bytes, *, retired_at: int = 0, compromised_since: int = 0) -> None:
+    trust = site.trust()
+    known = next((notice for notice in trust.keys if notice.key == key), KeyNotice(key=key))
+    notice = known.model_copy(
+        update={
+            "retired_at": known.retired_at or retired_at,
+            "compromised_since": compromised_since or known.compromised_since,
+        }
+    )
+    others = tuple(other for other in trust.keys if other.key != key)
+    sites.write_trust(site.trust_path, trust.model_copy(update={"keys": (*others, notice)}))

@@ -1,0 +1,243 @@
+"""A whole ledger in memory: devices, an authority, a log, contract storage in real tries, headers that hash. No network.
+
+Everything is made by the product's own code, apart from what a chain does: tries (py-trie) and headers are written here a second
+time, from the Yellow Paper. Switches make it misbehave in the ways that tests are about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import rlp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from trie import HexaryTrie
+
+from ledger.core import content, contracts, merkle, trust
+from ledger.core.certificates import Certificate, Device
+from ledger.core.checkpoint import Checkpoint, sign
+from ledger.core.contracts import Beacon
+from ledger.core.evidence import Anchor, BeaconPart, Bundle, Included, Ledger, RecordPart, Seal, State, Tiles
+from ledger.core.pixels import PixelDigest
+from ledger.core.records import AcquisitionRecord, Role, SignedRecord
+from ledger.core.trust import Trust
+from ledger.core.typeddata import Domain, keccak256
+from ledger.core.verify import Subject
+from ledger.keys import authority, signers
+from ledger.keys.signers import SoftwareSigner
+
+CHAIN_ID = 31337
+ANCHOR_LOG = b"\xaa" * 20
+REGISTRY = b"\xbb" * 20
+OWNER = b"\xcc" * 20
+CODE = keccak256(b"some code")
+ORIGIN = "scanseal/Test-site"
+START = 1_700_000_000
+
+
+def header(number: int, time: int, state_root: bytes, parent: bytes = bytes(32)) -> bytes:
+    """A London header."""
+    fields = [parent, bytes(32), bytes(20), state_root, bytes(32), bytes(32), bytes(256)]
+    fields += [0, number, 30_000_000, 0, time, b"", bytes(32), bytes(8), 7]
+    return rlp.encode(fields)
+
+
+@dataclass
+class World:
+    """One site with one device on a chain of its own. Times are seconds after START; block n is mined at START + 10 n."""
+
+    curve: signers.Curve = "secp256k1"
+    storage: dict[bytes, dict[bytes, int]] = field(default_factory=lambda: {ANCHOR_LOG: {}, REGISTRY: {}})
+    headers: dict[int, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        now = datetime.fromtimestamp(START, UTC)
+        self.site = authority.new_authority("Test site", now)
+        self.device = Device("Acme", "CT 3000", "4711", "CT1", "Test site")
+        self.signer: SoftwareSigner = signers.new_key(self.curve)
+        self.certificate = self.certify(self.signer, self.device)
+        self.log_key = Ed25519PrivateKey.generate()
+        self.log_public = authority.log_public_key(self.log_key)
+        self.log_id = contracts.log_id(OWNER, self.log_public)
+        self.domain = Domain(CHAIN_ID, ANCHOR_LOG)
+        self.study_secret = bytes(range(32))
+        self.entries: list[bytes] = []
+        self.tail: dict[bytes, tuple[int, bytes]] = {}
+        self.beacon_block = 3
+        self.mine(self.beacon_block)
+        self.enrol(self.signer, self.certificate)
+
+    # ---- keys ----
+
+    def certify(self, signer: SoftwareSigner, device: Device, issuer: authority.Authority | None = None) -> Certificate:
+        request = authority.request(device, signer)
+        return (issuer or self.site).issue(request, datetime.fromtimestamp(START, UTC))
+
+    def enrol(
+        self,
+        signer: SoftwareSigner,
+        certificate: Certificate,
+        *,
+        enrolled: int = START,
+        retired: int = 0,
+        compromised: int = 0,
+        roles: Role = Role.ACQUIRE,
+    ) -> None:
+        first, second = contracts.key_slots(signer.key)
+        packed = enrolled | retired << 48 | compromised << 96 | int(roles) << 144
+        self.storage[REGISTRY][first] = int.from_bytes(certificate.fingerprint, "big")
+        self.storage[REGISTRY][second] = packed
+
+    # ---- blocks ----
+
+    def time_of(self, number: int) -> int:
+        return START + 10 * number
+
+    def mine(self, number: int) -> bytes:
+        """The header of a block with the storage as it is now."""
+        self.headers[number] = header(number, self.time_of(number), self._state()[0])
+        return self.headers[number]
+
+    def hash_of(self, number: int) -> bytes:
+        return keccak256(self.headers[number])
+
+    def _state(self, *, code: bytes = CODE) -> tuple[bytes, list[bytes]]:
+        """(state root, all nodes)."""
+        nodes: dict[bytes, bytes] = {}
+        accounts = HexaryTrie({})
+        for address, words in self.storage.items():
+            tree = HexaryTrie({})
+            for slot, word in words.items():
+                if word:
+                    tree.set(keccak256(slot), rlp.encode(word))
+            nodes |= tree.db
+            accounts.set(keccak256(address), rlp.encode([1, 0, tree.root_hash, code]))
+        for filler in range(20):
+            accounts.set(keccak256(bytes([filler]) * 20), rlp.encode([filler + 1, 5, keccak256(b"\x80"), keccak256(b"")]))
+        nodes |= accounts.db
+        return accounts.root_hash, [node for node in nodes.values() if len(node) >= 32]
+
+    def state(self, number: int) -> State:
+        """A state proof at a new block."""
+        self.mine(number)
+        return State(header=self.headers[number], nodes=tuple(self._state()[1]))
+
+    # ---- sealing and anchoring ----
+
+    def draft(
+        self, subject: Subject, profile: str = "px1-sha256", *, signer: SoftwareSigner | None = None
+    ) -> AcquisitionRecord:
+        key = (signer or self.signer).key
+        counter, previous = self.tail.get(key, (-1, bytes(32)))
+        values = dict(subject.attributes) | {content.PIXELS: str(subject.digests[profile])}
+        image_key = content.image_key(self.study_secret, values[content.PIXELS], subject.instance)
+        return AcquisitionRecord(
+            content.commit(values, image_key).root,
+            f"{profile}/{content.ATTRIBUTE_LIST}",
+            key,
+            counter + 1,
+            previous,
+            self.time_of(self.beacon_block) + 1,
+            self.beacon_block,
+            self.hash_of(self.beacon_block),
+        )
+
+    def seal(
+        self,
+        subject: Subject,
+        profile: str = "px1-sha256",
+        *,
+        signer: SoftwareSigner | None = None,
+        decoder: str | None = None,
+        decoded: PixelDigest | None = None,
+        tiles: bool = False,
+        in_log: bool = True,
+        **changes: object,
+    ) -> Seal:
+        """A seal, signed and appended to the log; `changes` replace fields of the record before it is signed."""
+        digest = subject.digests[profile]
+        values = dict(subject.attributes) | {content.PIXELS: str(digest)}
+        if decoded is not None:
+            values[content.DECODED] = f"{decoded} {decoder}"
+        image_key = content.image_key(self.study_secret, str(digest), subject.instance)
+        commitment = content.commit(values, image_key)
+        record = replace(self.draft(subject, profile, signer=signer), content=commitment.root, **changes)
+        signing = signer or self.signer
+        record_id = record.id(self.domain)
+        signed = SignedRecord(record, signing.sign(record_id))
+        self.tail[signing.key] = (record.counter, record_id)
+        if in_log:
+            self.entries.append(signed.entry())
+        find = content.find_key(self.study_secret)
+        tokens = content.find_token(find, content.PIXELS, str(digest)) + content.find_token(
+            find, "SOPInstanceUID", subject.instance
+        )
+        return Seal(
+            record=RecordPart.of(record),
+            signature=signed.signature,
+            leaves=b"".join(commitment.leaves),
+            image_key=image_key,
+            study=0,
+            find=tokens,
+            decoder=decoder,
+            tiles=Tiles.of(digest) if tiles else None,
+        )
+
+    def anchored(self, seals: list[Seal], *, block: int = 5, state_block: int = 8, **changes: object) -> Bundle:
+        """A bundle with everything in the log anchored in `block` and proven at `state_block`."""
+        size = len(self.entries)
+        leaves = [merkle.leaf_hash(entry) for entry in self.entries]
+        root = merkle.root_of(leaves)
+        beacons = (Beacon(self.beacon_block, self.hash_of(self.beacon_block)),)
+        commitment = contracts.anchor_commitment(root, 0, block, self.time_of(block), beacons)
+        self.storage[ANCHOR_LOG][contracts.anchor_slot(self.log_id, size)] = int.from_bytes(commitment, "big")
+        included = []
+        for seal in seals:
+            index = self.entries.index(seal.signed.entry())
+            path = b"".join(merkle.inclusion_path(leaves, index))
+            included.append(seal.model_copy(update={"included": Included(anchor=0, index=index, path=path)}))
+        anchor = Anchor(
+            checkpoint=sign(Checkpoint(ORIGIN, size, root), self.log_public, self.log_key.sign),
+            old_size=0,
+            block_number=block,
+            block_time=self.time_of(block),
+            beacons=tuple(BeaconPart(number=beacon.number, hash=beacon.hash) for beacon in beacons),
+            state=0,
+        )
+        return self.bundle(included, anchors=(anchor,), states=(self.state(state_block),), **changes)
+
+    def bundle(self, seals: list[Seal], **changes: object) -> Bundle:
+        values: dict[str, object] = {
+            "format": "scanseal-bundle-1",
+            "ledger": self.ledger(),
+            "certificates": (self.certificate.der,),
+            "studies": (content.find_key(self.study_secret),),
+            "seals": tuple(seals),
+            "headers": (self.headers[self.beacon_block],),
+        }
+        return Bundle(**(values | changes))
+
+    def ledger(self) -> Ledger:
+        return Ledger(
+            chain_id=CHAIN_ID,
+            anchor_log=ANCHOR_LOG,
+            device_registry=REGISTRY,
+            origin=ORIGIN,
+            log_id=self.log_id,
+            log_key=self.log_public,
+        )
+
+    def trust(self, *blocks: int, **changes: object) -> Trust:
+        """A trust file that believes in these blocks."""
+        values: dict[str, object] = {
+            "format": "scanseal-trust-1",
+            "chain_id": CHAIN_ID,
+            "genesis_hash": bytes(32),
+            "anchor_log": trust.Contract(address=ANCHOR_LOG, code_hash=CODE),
+            "device_registry": trust.Contract(address=REGISTRY, code_hash=CODE),
+            "logs": (trust.TrustedLog(origin=ORIGIN, log_id=self.log_id, key=self.log_public),),
+            "authorities": (trust.Authority(name="Test site", certificate=self.site.x509.public_bytes(Encoding.PEM).decode()),),
+            "blocks": tuple(trust.Block(number=number, hash=self.hash_of(number)) for number in blocks),
+        }
+        return Trust(**(values | changes))
