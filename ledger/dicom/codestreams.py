@@ -94,7 +94,7 @@ def describe(stream: bytes, family: str) -> Codestream:
         raise Refused(f"a {family} codestream that does not end with its marker")
     try:
         return _jpeg(stream, family) if family in (JPEG, JPEGLS) else _jpeg2000(stream)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, ValueError) as error:
         raise Refused(f"a {family} codestream whose headers are cut off") from error
 
 

@@ -4,7 +4,7 @@ Two readers that see different attributes in one file would be a hole in every p
 refused: tags that occur twice or out of order, lengths that run over the end, bytes left over at the end, unknown VRs, wrong
 delimiters, a wrong meta group length, group 0002 or 0000 inside the data set.
 
-Leniencies, each harmless because no reader draws a different value from it, and each met in real files: a missing meta
+Leniencies, each harmless because no reader draws a different value from it (docs/transcoding.md has the files): a missing meta
 group length (0002,0000); values of odd length; any content of the 128-byte preamble; objects without preamble and meta
 information, read as little or big endian from their first element; retired group length elements, not checked. What stands in
 sequences of defined length that bind nothing is skipped, not walked.

@@ -72,13 +72,21 @@ class Image:
     """
 
     def __init__(
-        self, data: bytes, transfer_syntax: str, encoding: Encoding, found: Mapping[int, Element], walk: Walk, decoder: Decoder
+        self,
+        data: bytes,
+        transfer_syntax: str,
+        encoding: Encoding,
+        found: Mapping[int, Element],
+        walk: Walk,
+        decoder: Decoder,
+        limits: Limits,
     ) -> None:
         self.transfer_syntax = transfer_syntax
         self._data = data
         self._encoding = encoding
         self._found = found
         self._decoder = decoder
+        self._limits = limits
         self._digests: dict[str, PixelDigest | Refused] = {}
         self._reader = PixelReader(data, found, encoding)
         self._pixels = next((found[tag] for tag in PIXEL_ELEMENTS if tag in found), None)
@@ -194,6 +202,11 @@ class Image:
     def _decoded(self, module: PixelModule, hash_name: str) -> PixelDigest:
         if module.bits_allocated == 1 or module.is_float:
             raise Refused(f"BitsAllocated {module.bits_allocated} in a codestream")
+        frame_bytes = module.rows * module.columns * module.samples * module.bits_allocated // 8
+        if frame_bytes > self._limits.frame_bytes:
+            raise Refused(f"a decoded frame of {frame_bytes} bytes: {self._limits.frame_bytes} are allowed")
+        if frame_bytes * module.frames > self._limits.decoded_bytes:
+            raise Refused(f"{frame_bytes * module.frames} bytes of decoded frames: {self._limits.decoded_bytes} are allowed")
         lossless = self.kind == "px1"
         header = module.header(self._reader.palette(module, hash_name))
         streams = self._streams
@@ -273,7 +286,7 @@ def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS, decoder: Deco
             data, start = _inflated(data[start:], limits), 0
             walk = Walk(data, limits)
     found = walk.elements(start, len(data), encoding, _WANTED)
-    return Image(data, syntax, encoding, found, walk, decoder or shared_decoder())
+    return Image(data, syntax, encoding, found, walk, decoder or shared_decoder(), limits)
 
 
 def _inflated(deflated: bytes, limits: Limits) -> bytes:
