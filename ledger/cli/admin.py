@@ -5,16 +5,17 @@ from __future__ import annotations
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ledger.cli.output import OUT, iso, moment, plain, table, write_json
 from ledger.cli.verifying import JsonOption, SiteOption
-from ledger.core.certificates import Device
 from ledger.core.errors import FixInput
-from ledger.core.records import Role
-from ledger.wiring import assembly, devices, trusting
+from ledger.wiring import assembly
+
+if TYPE_CHECKING:
+    from ledger.core.records import Role
 
 devnet_app = typer.Typer(help="A local chain (anvil, or ganache) to try things on.", no_args_is_help=True)
 device_app = typer.Typer(
@@ -125,6 +126,9 @@ def device_request(
 
     Example: [bold]scanseal device request ct1 --manufacturer Acme --model "CT 3000" --serial 42 --ae CT1[/bold]
     """
+    from ledger.core.certificates import Device
+    from ledger.wiring import devices
+
     made = devices.request_device(site, name, curve, lambda where: Device(manufacturer, model, serial, ae_title, where))
     if json:
         write_json(made)
@@ -147,6 +151,8 @@ def device_approve(
 
     Example: [bold]scanseal device approve devices/ct1.csr --seals-everything-since now[/bold]
     """
+    from ledger.wiring import devices
+
     since = None if seals_everything_since is None else _time(seals_everything_since)
     enrolled = devices.approve_device(site, request, _roles(roles), since)
     if json:
@@ -164,6 +170,8 @@ def device_list(site: SiteOption = None, json: JsonOption = False) -> None:
 
     Example: [bold]scanseal device list[/bold]
     """
+    from ledger.wiring import devices
+
     rows = devices.list_devices(site)
     if json:
         write_json({"keys": [row | {name: iso(row[name]) for name in _TIMES if row[name]} for row in rows]})
@@ -190,6 +198,8 @@ def device_rotate(
 
     Example: [bold]scanseal device rotate ct1 ct1-2027[/bold]
     """
+    from ledger.wiring import devices
+
     _changed(devices.rotate_device(site, name, new_name, curve), json)
 
 
@@ -203,6 +213,8 @@ def device_retire(
 
     Example: [bold]scanseal device retire ct1[/bold]
     """
+    from ledger.wiring import devices
+
     _changed(devices.retire_device(site, name), json)
 
 
@@ -219,6 +231,8 @@ def device_revoke(
 
     Example: [bold]scanseal device revoke ct1 --compromised-since 2026-05-01[/bold]
     """
+    from ledger.wiring import devices
+
     _changed(devices.revoke_device(site, name, _time(compromised_since)), json)
 
 
@@ -244,6 +258,8 @@ def trust_init(
 
     Example: [bold]scanseal trust init --bundle study.seal.json --authority ca.pem --rpc http://node:8545[/bold]
     """
+    from ledger.wiring import trusting
+
     _trusted(trusting.init_trust(output, bundle, authority or [], tuple(rpc or ()), site), json)
 
 
@@ -258,6 +274,8 @@ def trust_update(
 
     Example: [bold]scanseal trust update trust.toml --bundle study.seal.json[/bold]
     """
+    from ledger.wiring import trusting
+
     _trusted(trusting.update_trust(file, bundle or [], site), json)
 
 
@@ -271,6 +289,8 @@ def trust_show(
 
     Example: [bold]scanseal trust show trust.toml[/bold]
     """
+    from ledger.wiring import trusting
+
     _trusted(trusting.show_trust(file, site), json)
 
 
@@ -299,6 +319,8 @@ def demo(
 
 
 def _roles(text: str) -> Role:
+    from ledger.core.records import Role
+
     roles = Role(0)
     for part in text.split(","):
         name = part.strip().upper()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ledger.cli.output import ERR, OUT, iso, moment, plain, progress, styled, table, verdict_json, write_json
 from ledger.core.errors import FixInput
 from ledger.core.explanation import explain as explanation_of
-from ledger.core.verdict import Verdict, worst
+from ledger.core.verdict import Token, Verdict, worst
 from ledger.wiring import assembly
-from ledger.wiring.verification import Result
+
+if TYPE_CHECKING:
+    from ledger.wiring.verification import Result
 
 Paths = Annotated[
     list[str], typer.Argument(metavar="PATHS...", help="Files, folders, zips, DICOMDIRs, or - for a list on stdin.")
@@ -52,32 +55,39 @@ def verify(
     Example: [bold]scanseal verify study/ --bundle study.seal.json --trust trust.toml --offline[/bold]
     """
     decisive: Verdict | None = None
+    counts: Counter[Token] = Counter()
     rows: list[dict[str, Any]] = []
-    shown = table("verdict", "image", "sealed by", "between", "why")
     with ExitStack() as stack:
         results = _results(stack, paths, site, trust, bundle, offline)
         advance = stack.enter_context(progress("verifying", None, quiet=json))
         for count, result in enumerate(results, 1):
             advance(count)
             decisive = worst(filter(None, (decisive, result.verdict)))
+            counts[result.verdict.token] += 1
             if json:
                 rows.append(verdict_json(result.path, result.verdict))
             elif not quiet or result.verdict.exit_code:
-                shown.add_row(*_row(result))
+                _show(result)
     if decisive is None:
         raise FixInput("no images there: name files or folders with DICOM images")
     if json:
         write_json({"verdict": str(decisive.token), "exit_code": decisive.exit_code, "images": rows})
     else:
-        OUT.print(shown)
+        tally = ", ".join(f"{number} {styled(token)}" for token, number in counts.most_common())
+        OUT.print(f"{counts.total()} image{'s' if counts.total() > 1 else ''}: {tally}")
     raise typer.Exit(decisive.exit_code)
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _show(result: Result) -> None:
+    """Two or three lines an image: the verdict, by whom and when, and why where it is not in order."""
     verdict = result.verdict
+    OUT.print(f"{styled(verdict.token)}{' ' * (14 - len(verdict.token))}{plain(result.path)}")
     lower, upper = verdict.sealed_between
-    between = "" if upper is None else f"{moment(lower)}\n{moment(upper)}"
-    return styled(verdict.token), plain(result.path), plain(verdict.device or ""), between, plain("; ".join(verdict.reasons))
+    if verdict.device is not None:
+        between = "" if upper is None else f", between {moment(lower)} and {moment(upper)}"
+        OUT.print(f"              [dim]sealed by {plain(verdict.device)}{between}[/dim]")
+    if verdict.token is not Token.AUTHENTIC:
+        OUT.print("              " + plain("; ".join(verdict.reasons)), markup=False)
 
 
 def explain(

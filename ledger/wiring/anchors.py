@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from ledger.core import stateproof
 from ledger.core.errors import NeedPermission, TryLater
@@ -21,11 +21,6 @@ from ledger.wiring import site as sites
 from ledger.wiring.site import Site
 
 POLL_S = 0.25
-
-
-class _Clock(Protocol):
-    def nudge(self) -> None:
-        """Lets a devnet make the next block; does nothing on any other chain."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +50,17 @@ class SiteAnchoring:
     """One site's anchoring, with its trust file kept up to date."""
 
     def __init__(
-        self, site: Site, carrier: Anchoring, log: Log, journal: JournalStore, anchors: AnchorStore, clock: _Clock
+        self,
+        site: Site,
+        carrier: Anchoring,
+        log: Log,
+        journal: JournalStore,
+        anchors: AnchorStore,
+        let_time_pass: Callable[[], None],
     ) -> None:
         self._site, self._carrier, self._log = site, carrier, log
-        self._journal, self._anchors, self._clock = journal, anchors, clock
+        self._journal, self._anchors = journal, anchors
+        self._let_time_pass = let_time_pass
 
     def queued(self) -> int:
         return self._journal.counts()[1]
@@ -77,7 +79,7 @@ class SiteAnchoring:
             reached = self._is_reached(rows, wait)
             if reached or wait == "none" or time.monotonic() > deadline:
                 break
-            self._clock.nudge()
+            self._let_time_pass()
             time.sleep(POLL_S)
         self._trust_blocks(rows)
         size = self._log.head().size

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ledger.wiring.anchors import SiteAnchoring
     from ledger.wiring.bundles import Exporter
     from ledger.wiring.export import Export
+    from ledger.wiring.images import Found
     from ledger.wiring.sealing import Sealing
-    from ledger.wiring.verification import Found, Verifier
+    from ledger.wiring.verification import Verifier
 
 CLOCK_TOLERANCE_S = 300
 
@@ -30,8 +31,9 @@ CLOCK_TOLERANCE_S = 300
 def images(paths: Iterable[str]) -> Iterator[Found]:
     """The images in files, folders, zip archives and DICOMDIRs, lazily."""
     from ledger.dicom import find_images
+    from ledger.wiring.images import Found
 
-    return find_images(paths)
+    return (Found(path, opener) for named in paths for path, opener in find_images([Path(named)]))
 
 
 def describe(file: Path, hash_name: str) -> dict[str, Any]:
@@ -78,9 +80,9 @@ def verifier(site: Path | None, trust: Path | None, bundles: Sequence[Path], *, 
     parsed = [read_bundle(file) for path in bundles for file in bundle_files(path)]
     oracle = None
     if not offline and believed.rpc:
-        from ledger.wiring.chain import Connection
+        from ledger.wiring.chain import Asking
 
-        oracle = Connection(believed.rpc, believed)
+        oracle = Asking(believed)
     if folder is None or not (folder / "store.sqlite").exists():
         yield Verifier(believed, parsed, None, oracle)
         return
@@ -103,13 +105,14 @@ class Opened:
 
     def log(self, *, to_write: bool) -> Log:
         """The site's log; writing needs the passphrase of its key."""
-        from ledger.keys import authority
         from ledger.log import Log
         from ledger.store.log import LogStore
 
         if not to_write:
             trusted = self.site.trust().logs[0]
             return Log(LogStore(self.store), trusted.origin, trusted.key)
+        from ledger.keys import authority
+
         key = authority.load_log_key(self.site.log_key_path, self.site.passphrase())
         return Log(LogStore(self.store), self.site.origin, authority.log_public_key(key), key.sign)
 
@@ -140,11 +143,10 @@ def sealing(site: Path | None, device: str) -> Iterator[Sealing]:
     """One device of a site, ready to seal, with a recent block as beacon."""
     import time
 
-    from ledger.wiring.chain import Connection
-
     from ledger.core.contracts import Beacon
     from ledger.keys import signers
     from ledger.register import Sealer
+    from ledger.wiring import chain
     from ledger.wiring.sealing import Sealing
 
     opened_site = sites.open_site(site)
@@ -153,14 +155,15 @@ def sealing(site: Path | None, device: str) -> Iterator[Sealing]:
     with opened(opened_site) as store:
         warning = None
         try:
-            connection = Connection(opened_site.rpc, trust)
-            header, state = connection.beacon(signer.key)
+            ledger = chain.connect(opened_site.rpc, trust)
+            block, state = ledger.beacon(), ledger.key_state(signer.key)
+            header = block.header
             if state.compromised_since or state.retired_at:
                 word = "revoked" if state.compromised_since else "retired"
                 warning = f"the key of {device} is {word} on chain: what it seals from now on will be REVOKED"
             elif not any(state.certificate):
                 warning = f"the key of {device} is not enrolled yet: run `scanseal device approve` before `scanseal anchor`"
-            store.anchors.keep_header(header.number, header.hash, header.rlp)
+            store.anchors.keep_header(header.number, header.hash, block.rlp)
             beacon, beacon_time = Beacon(header.number, header.hash), header.timestamp
         except LedgerUnavailable as error:
             known = store.anchors.newest_header()
@@ -177,10 +180,9 @@ def sealing(site: Path | None, device: str) -> Iterator[Sealing]:
 @contextmanager
 def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
     """A site's way from the journal to the chain; one process at a time."""
-    from ledger.wiring.chain import Connection
-
     from ledger.keys import signers
     from ledger.log.anchoring import Anchoring
+    from ledger.wiring import chain
     from ledger.wiring.anchors import SiteAnchoring, only_one
 
     opened_site = sites.open_site(site)
@@ -188,9 +190,9 @@ def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
     account = signers.load_account(opened_site.account_path, opened_site.passphrase())
     with only_one(opened_site.folder / "anchor.lock"), opened(opened_site) as store:
         log = store.log(to_write=True)
-        chain = Connection(opened_site.rpc, trust, account)
-        carrier = Anchoring(log, store.journal, store.anchors, chain, trust.logs[0].log_id, trust.anchor_log)
-        yield SiteAnchoring(opened_site, carrier, log, store.journal, store.anchors, chain)
+        ledger = chain.connect(opened_site.rpc, trust, account)
+        carrier = Anchoring(log, store.journal, store.anchors, ledger, trust.logs[0].log_id, trust.anchor_log)
+        yield SiteAnchoring(opened_site, carrier, log, store.journal, store.anchors, lambda: chain.let_time_pass(opened_site))
 
 
 @contextmanager
@@ -279,7 +281,7 @@ def deploy(site: Path | None) -> dict[str, Any]:
         trust = chain.deploy(here, account, log_key)
         sites.write_trust(here.trust_path, trust)
     trust = here.trust()
-    chain.Connection(here.rpc, trust)
+    chain.connect(here.rpc, trust)
     return {
         "new": is_new,
         "chain_id": trust.chain_id,

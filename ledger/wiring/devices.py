@@ -22,7 +22,7 @@ from ledger.wiring import site as sites
 from ledger.wiring.site import Site
 
 if TYPE_CHECKING:
-    from ledger.wiring.chain import Connection
+    from ledger.chain import Ledger
 
 
 def request_device(folder: Path | None, name: str, curve: Curve, device: Callable[[str], Device]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def approve_device(folder: Path | None, request: Path, roles: Role, since: int |
         sites.write_text(certificate_path, certificate.x509.public_bytes(Encoding.PEM).decode())
     chain = _chain(site, passphrase)
     if not any(chain.key_state(certificate.key).certificate):
-        chain.enrol(certificate.key, certificate.fingerprint, device.id, int(roles))
+        chain.enrol(certificate.key, certificate.fingerprint, device.id, roles)
     if since is not None:
         chain.set_seals_everything_since(device.id, since)
         _note_device(site, device, since)
@@ -72,18 +72,19 @@ def list_devices(folder: Path | None) -> list[dict[str, Any]]:
     site = sites.open_site(folder)
     known = {certificate.key: (name, certificate) for name, certificate in site.certificates().items()}
     rows = []
-    for key, device, state, since in _chain(site, None).enrolled():
-        name, certificate = known.get(key, (None, None))
+    for enrolled in _chain(site, None).enrolled():
+        name, certificate = known.get(enrolled.key, (None, None))
+        state = enrolled.state
         rows.append(
             {
                 "name": name,
-                "device": certificate.device().name if certificate else "0x" + device.hex(),
-                "key": "0x" + key.hex(),
+                "device": certificate.device().name if certificate else "0x" + enrolled.device.hex(),
+                "key": "0x" + enrolled.key.hex(),
                 "roles": state.roles.words,
                 "enrolled_at": state.enrolled_at,
                 "retired_at": state.retired_at,
                 "compromised_since": state.compromised_since,
-                "seals_everything_since": since,
+                "seals_everything_since": enrolled.seals_everything_since,
             }
         )
     return rows
@@ -100,7 +101,7 @@ def rotate_device(folder: Path | None, name: str, new_name: str, curve: Curve) -
     issuer = authority.load_authority(site.ca_folder, passphrase)
     certificate = issuer.issue(_read_request(site.request_path(new_name))[0].public_bytes(Encoding.DER), datetime.now(UTC))
     sites.write_text(site.certificate_path(new_name), certificate.x509.public_bytes(Encoding.PEM).decode())
-    block = _chain(site, passphrase).rotate(old.key, certificate.key, certificate.fingerprint, old.device().id)
+    block = _chain(site, passphrase).rotate(old.key, certificate.key, certificate.fingerprint, old.device().id).block_number
     _note_key(site, old.key, retired_at=int(time.time()))
     return {"what": "rotated", "name": f"{name} to {new_name}", "key": "0x" + certificate.key.hex(), "block": block}
 
@@ -109,7 +110,7 @@ def retire_device(folder: Path | None, name: str) -> dict[str, Any]:
     site = sites.open_site(folder)
     certificate = _certificate(site, name)
     _refuse_while_queued(site, name, certificate)
-    block = _chain(site, site.passphrase()).retire(certificate.key)
+    block = _chain(site, site.passphrase()).retire(certificate.key).block_number
     return {"what": "retired", "name": name, "key": "0x" + certificate.key.hex(), "block": block}
 
 
@@ -117,16 +118,16 @@ def revoke_device(folder: Path | None, name: str, compromised_since: int) -> dic
     site = sites.open_site(folder)
     key = bytes.fromhex(name[2:]) if name.startswith("0x") and len(name) == 66 else _certificate(site, name).key
     chain = _chain(site, site.passphrase())
-    block = chain.revoke(key, compromised_since)
+    block = chain.revoke(key, compromised_since).block_number
     _note_key(site, key, compromised_since=chain.key_state(key).compromised_since)
     return {"what": "revoked", "name": name, "key": "0x" + key.hex(), "block": block, "compromised_since": compromised_since}
 
 
-def _chain(site: Site, passphrase: str | None) -> Connection:
-    from ledger.wiring.chain import Connection
+def _chain(site: Site, passphrase: str | None) -> Ledger:
+    from ledger.wiring.chain import connect
 
     account = None if passphrase is None else signers.load_account(site.account_path, passphrase)
-    return Connection(site.rpc, site.trust(), account)
+    return connect(site.rpc, site.trust(), account)
 
 
 def _certificate(site: Site, name: str) -> Certificate:

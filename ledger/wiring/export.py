@@ -12,8 +12,8 @@ from ledger.core import evidence
 from ledger.core.errors import FixInput, NeedPermission, Refused, TryLater, Unreadable
 from ledger.store.journal import JournalStore, StoredSeal
 from ledger.wiring.bundles import SUFFIX, Exporter
-from ledger.wiring.images import subject
-from ledger.wiring.verification import Found, hashes_of
+from ledger.wiring.images import Found, subject
+from ledger.wiring.verification import hashes_of
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from ledger.core.errors import FixInput, Refused
 from ledger.core.pixels import PixelDigest
 from ledger.core.verify import Subject
 from ledger.dicom import Image
 from ledger.register import Sealable
+
+
+class Found(NamedTuple):
+    """An image at a place: `path` for people, `read` to open it."""
+
+    path: str
+    read: Callable[[], Image]
 
 
 def sealable(image: Image, hash_name: str = "sha256") -> Sealable:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from ledger.core.contracts import Beacon
 from ledger.core.errors import NeedPermission, Refused, Unreadable
 from ledger.register import Receipt, Sealable, Sealer
-from ledger.wiring.images import sealable
-from ledger.wiring.verification import Found
+from ledger.wiring.images import Found, sealable
 
 BATCH = 64
 """Images sealed with one durable write of the journal."""

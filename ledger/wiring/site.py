@@ -12,18 +12,14 @@ import re
 import secrets
 import tomllib
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tomli_w
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from ledger.core import certificates, trust
-from ledger.core.certificates import Certificate
 from ledger.core.errors import FixInput, NeedPermission
-from ledger.core.trust import Trust
-from ledger.keys import authority, signers
+
+if TYPE_CHECKING:
+    from ledger.core.certificates import Certificate
+    from ledger.core.trust import Trust
 
 SITE_VARIABLE = "SCANSEAL_SITE"
 PASSPHRASE_VARIABLE = "SCANSEAL_PASSPHRASE"  # noqa: S105 - the name of a variable
@@ -149,6 +145,12 @@ def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bo
 
     With `keep_passphrase` a random passphrase is made and kept in the folder: for a devnet, not for a hospital.
     """
+    from datetime import UTC, datetime
+
+    import tomli_w
+
+    from ledger.keys import authority, signers
+
     if (folder / "site.toml").exists():
         raise FixInput(f"{folder} is a ScanSeal site already: nothing was changed")
     if not name.strip() or any(ord(character) < 32 or character == "+" for character in name):
@@ -172,6 +174,8 @@ def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bo
 
 def read_trust(path: Path) -> Trust:
     """A trust file. Raises FixInput."""
+    from ledger.core import trust
+
     try:
         return trust.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -182,6 +186,8 @@ def read_trust(path: Path) -> Trust:
 
 def write_trust(path: Path, value: Trust) -> None:
     """Replaces a trust file as a whole, or not at all."""
+    import tomli_w
+
     write_text(path, tomli_w.dumps(value.model_dump(exclude_defaults=True) | {"format": value.format}, multiline_strings=True))
 
 
@@ -200,6 +206,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_certificate(path: Path) -> Certificate:
+    """A certificate from PEM. Raises FixInput."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from ledger.core import certificates
+
     try:
         return certificates.parse(x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER))
     except (OSError, ValueError) as error:

@@ -37,13 +37,13 @@ def init_trust(
 
 def update_trust(file: Path | None, bundles: Sequence[Path], site: Path | None) -> dict[str, Any]:
     """Adds final blocks, revocations and devices that all of the file's RPC nodes agree on."""
-    from ledger.wiring.chain import Connection
+    from ledger.wiring.chain import connect
 
     path = file if file is not None else sites.open_site(site).trust_path
     trust = sites.read_trust(path)
     if not trust.rpc:
-        raise FixInput(f"{path} names no rpc node: add `rpc = [\"http://...\"]`")
-    chain = Connection(trust.rpc, trust)
+        raise FixInput(f'{path} names no rpc node: add `rpc = ["http://..."]`')
+    chain = connect(trust.rpc, trust)
     wanted = {
         stateproof.parse_header(state.header).number
         for bundle in (read_bundle(found) for named in bundles for found in bundle_files(named))
@@ -58,9 +58,10 @@ def update_trust(file: Path | None, bundles: Sequence[Path], site: Path | None) 
             raise FixInput(f"the nodes have another block {block.number} than {path} trusts: this is not the same chain")
     known = {block.number: block.hash for block in trust.blocks} | hashes
     notices = {notice.key: notice for notice in trust.keys}
-    for key, _, state, _ in chain.enrolled():
-        if state.compromised_since or state.retired_at:
-            notices[key] = KeyNotice(key=key, retired_at=state.retired_at, compromised_since=state.compromised_since)
+    for one in chain.enrolled():
+        known_dates = {"retired_at": one.state.retired_at, "compromised_since": one.state.compromised_since}
+        if any(known_dates.values()):
+            notices[one.key] = KeyNotice(key=one.key, **known_dates)
     updated = trust.model_copy(
         update={
             "blocks": tuple(Block(number=number, hash=known[number]) for number in sorted(known)),
@@ -94,7 +95,8 @@ def _from_bundle(bundle: Bundle, authorities: Sequence[Path], rpc: tuple[str, ..
         device_registry=Contract(address=addresses[1], code_hash=codes[1]),
         logs=(TrustedLog(origin=claimed.origin, log_id=claimed.log_id, key=claimed.log_key),),
         authorities=tuple(
-            Authority(name=_organisation(one.x509), certificate=one.x509.public_bytes(Encoding.PEM).decode()) for one in accepted
+            Authority(name=_organisation(one.x509), certificate=one.x509.public_bytes(Encoding.PEM).decode())
+            for one in accepted
         ),
     )
 

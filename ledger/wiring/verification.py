@@ -14,22 +14,12 @@ from ledger.core.evidence import Bundle
 from ledger.core.trust import Facts, Trust
 from ledger.core.verdict import OUT_OF_REACH, Token, Verdict
 from ledger.core.verify import Evidence, Subject, claimed_device, not_checked, verify
-from ledger.dicom import Image
 from ledger.store.journal import JournalStore
 from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
-from ledger.wiring.images import subject
+from ledger.wiring.images import Found, subject
 
 CHUNK = 64
 """Images verified together: one round of questions to the chain for all of them."""
-
-
-class Found(Protocol):
-    """An image at a place: `path` for people, `read()` to open it."""
-
-    @property
-    def path(self) -> str: ...
-
-    def read(self) -> Image: ...
 
 
 class Oracle(Protocol):
@@ -169,9 +159,9 @@ class _Shared:
 
 
 def bundles_beside(path: str) -> tuple[tuple[Bundle, ...], str | None]:
-    """The evidence next to an image file: `<name>.seal.json`, else all `*.seal.json` of its folder; and what is wrong with a
+    """The evidence next to an image file or an archive: `<name>.seal.json`, else all `*.seal.json` of its folder; and what is wrong with a
     bundle that cannot be used."""
-    place = Path(path)
+    place = Path(path.partition("!/")[0])
     own = place.with_name(place.name + SUFFIX)
     files = (own,) if own.is_file() else _seal_files(str(place.parent))
     bundles: list[Bundle] = []

@@ -1,0 +1,5 @@
+"""`python -m ledger.cli` is `scanseal`."""
+
+from ledger.cli.app import main
+
+main()
