@@ -12,6 +12,7 @@ from ledger.cli.output import ERR, plain
 from ledger.core.errors import ScanSealError
 
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 INTERNAL = 70
 USAGE = 2
 
@@ -29,15 +30,18 @@ for commands in (admin, sealing, verifying, evidence):
 
 def main() -> None:
     """Runs the command; every error on purpose is one line on standard error and its own exit code."""
+    # pydicom imports `requests` where it is there, and that binds a socket when it is imported: offline means none at all.
+    sys.modules.setdefault("requests", None)  # type: ignore[arg-type]
     try:
         app()
     except ScanSealError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted: what was reported as done is kept; the same command goes on", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            _fail("interrupted: what was reported as done is kept, and the same command goes on from there", INTERRUPTED)
+        if isinstance(leaving.__context__, BrokenPipeError):
+            sys.exit(PIPE_CLOSED)
+        raise
     except OSError as error:
         _fail(f"{error.strerror or error} ({error.filename})" if error.filename else str(error.strerror or error), USAGE)
     except Exception as error:
