@@ -1,7 +1,8 @@
 """The parent's side of the decoding child process: start it when first needed, give it work, end it when it misbehaves.
 
-A crash, an abort, a timeout or too much memory becomes Refused with the reason, and the next request gets a new child. What
-this does not do: a codestream that takes the child over could make it lie about that image and the following ones.
+A codestream that a decoder can't decode is Refused. A crash, an abort, a timeout or too much memory is Unreadable instead:
+another machine may get further, so it is no statement about the image; the next request gets a new child. What this does
+not do: a codestream that takes the child over could make it lie about that image and the following ones.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import ledger
-from ledger.core.errors import Refused
+from ledger.core.errors import Refused, Unreadable
 from ledger.core.pixels import PixelHeader
 from ledger.dicom.codestreams import HTJ2K, JPEG, JPEG2000, JPEGLS, RLE
 from ledger.dicom.decoding_child import MESSAGE_HEAD, OUT_OF_MEMORY
@@ -59,7 +60,7 @@ class Decoder:
     ) -> list[tuple[bytes, ...]]:
         """The tile hashes of each frame (as `frame_tiles` gives them) of these codestreams; `bits` is (allocated, stored).
 
-        Raises Refused when a frame can't be decoded within the limits, or is not what the header says.
+        Raises Refused when a frame can't be decoded or is not what the header says, Unreadable when the child was stopped.
         """
         head: dict[str, Any] = {
             "family": family,
@@ -100,9 +101,9 @@ class Decoder:
             code = child.wait()
             self._end()
             if late.is_set():
-                raise Refused(f"the decoder took more than {self._limits.decoder_time_s:g} s") from error
-            raise Refused(f"the decoder ended: {_ending(code)}") from error
-        except Refused:
+                raise Unreadable(f"the decoder took more than {self._limits.decoder_time_s:g} s") from error
+            raise Unreadable(f"the decoder ended: {_ending(code)}") from error
+        except (Refused, Unreadable):
             raise
         except BaseException:
             self._end()  # interrupted in the middle of an answer
@@ -125,10 +126,12 @@ class Decoder:
             raise ValueError("an answer of the wrong size")
         answer = json.loads(_exactly(child, head_length))
         body = _exactly(child, body_length)
-        reason = answer.get("refused") if isinstance(answer, dict) else "an answer of the wrong form"
-        if reason is not None:
-            printable = "".join(character if character.isprintable() else " " for character in str(reason))
-            raise Refused(f"the decoder could not decode {printable[:_REASON_LENGTH]}")
+        if not isinstance(answer, dict):
+            raise ValueError("an answer of the wrong form")
+        for key, error in (("refused", Refused), ("stopped", Unreadable)):
+            if key in answer:
+                printable = "".join(character if character.isprintable() else " " for character in str(answer[key]))
+                raise error(f"the decoder could not decode {printable[:_REASON_LENGTH]}")
         if body_length != expected:
             raise ValueError("an answer without hashes")
         return body

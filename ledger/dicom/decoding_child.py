@@ -93,7 +93,9 @@ def _answer(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 pylibjpeg-rle raises a BaseException (a Rust panic)
-            return {"refused": f"frame {index}: {type(error).__name__}: {error}"}, b""
+            # Out of memory, and panics that may come from it, say nothing about the image.
+            key = "refused" if isinstance(error, Exception) and not isinstance(error, MemoryError) else "stopped"
+            return {key: f"frame {index}: {type(error).__name__}: {error}"}, b""
     return {}, b"".join(hashes)
 
 

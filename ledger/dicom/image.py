@@ -87,7 +87,7 @@ class Image:
         self._found = found
         self._decoder = decoder
         self._limits = limits
-        self._digests: dict[str, PixelDigest | Refused] = {}
+        self._digests: dict[str, PixelDigest | Refused | Unreadable] = {}
         self._reader = PixelReader(data, found, encoding)
         self._pixels = next((found[tag] for tag in PIXEL_ELEMENTS if tag in found), None)
         if sum(tag in found for tag in PIXEL_ELEMENTS) > 1:
@@ -120,7 +120,7 @@ class Image:
         return "px1" if loss == _LOSSLESS or (loss == _EITHER and self._is_lossless_after_all) else "cs1"
 
     def default_profile(self, hash_name: str = "sha256") -> str:
-        """The name of the profile this image is sealed with (FORMAT.md §1.1): that of its `kind`, or raw1 when that refuses.
+        """The profile this image is sealed with (FORMAT.md §1.1): that of its `kind`, or raw1 when that gives no digest.
 
         `refusal` then has the reason. Computes the digest, which is kept. Raises Refused for an object without pixels.
         """
@@ -130,14 +130,14 @@ class Image:
         return f"raw1-{hash_name}"
 
     def refusal_of(self, hash_name: str = "sha256") -> str | None:
-        """Why the profile of this image's `kind` refuses it, or None. Raises Refused for an object without pixels."""
+        """Why the profile of this image's `kind` gives no digest, or None. Raises Refused for an object without pixels."""
         if self._pixels is None:
             raise Refused("the object has no pixel element")
         if self.kind == "raw1":
             return "an unknown transfer syntax"
         try:
             self.digest(f"{self.kind}-{hash_name}")
-        except Refused as error:
+        except (Refused, Unreadable) as error:
             return str(error)
         return None
 
@@ -149,32 +149,35 @@ class Image:
     def digest(self, profile: str) -> PixelDigest:
         """The digest under a profile of `PROFILES`, computed once.
 
-        Raises Refused with the profile's reason (a decoder that was stopped by a limit counts, and is not asked again), and
-        FixInput for an unknown profile.
+        Raises Refused with the profile's reason, FixInput for an unknown profile, and Unreadable when a limit or a crash
+        stopped the decoder: that is no statement about the image, and asking again gives the same answer.
         """
         if profile not in PROFILES:
             raise FixInput(f"unknown digest profile {profile[:40]!r}: use {', '.join(PROFILES)}")
         if profile not in self._digests:
             try:
                 self._digests[profile] = self._digest(PROFILES[profile].kind, PROFILES[profile].hash_name)
-            except Refused as error:
+            except (Refused, Unreadable) as error:
                 self._digests[profile] = error
         found = self._digests[profile]
-        if isinstance(found, Refused):
-            raise Refused(str(found)) from found
+        if isinstance(found, Refused | Unreadable):
+            raise type(found)(str(found)) from found
         return found
 
     def decoded_digest(self, hash_name: str = "sha256") -> DecodedDigest:
         """The px1 digest of what this package's decoder makes of a `cs1` image, and the decoder's name and version.
 
-        Raises Refused when there is no decoder for it (video), when it fails, or when the image is not `cs1`.
+        Raises Refused when there is no decoder for it (video), when it fails or is stopped, or when the image is not `cs1`.
         """
         if self.kind != "cs1":
             raise Refused("only an image under cs1 has a digest of decoded pixels")
         decoder = self.decoder
         if decoder is None:
             raise Refused(f"no decoder for {self._family.lower()} codestreams")
-        return DecodedDigest(self._decoded(self._reader.module(lossy=True), hash_name), decoder)
+        try:
+            return DecodedDigest(self._decoded(self._reader.module(lossy=True), hash_name), decoder)
+        except Unreadable as error:
+            raise Refused(str(error)) from error
 
     # ---- the profiles -----------------------------------------------------------------------------------------------
 
@@ -204,9 +207,9 @@ class Image:
             raise Refused(f"BitsAllocated {module.bits_allocated} in a codestream")
         frame_bytes = module.rows * module.columns * module.samples * module.bits_allocated // 8
         if frame_bytes > self._limits.frame_bytes:
-            raise Refused(f"a decoded frame of {frame_bytes} bytes: {self._limits.frame_bytes} are allowed")
+            raise Unreadable(f"a decoded frame of {frame_bytes} bytes: {self._limits.frame_bytes} are allowed")
         if frame_bytes * module.frames > self._limits.decoded_bytes:
-            raise Refused(f"{frame_bytes * module.frames} bytes of decoded frames: {self._limits.decoded_bytes} are allowed")
+            raise Unreadable(f"{frame_bytes * module.frames} bytes of decoded frames: {self._limits.decoded_bytes} are allowed")
         lossless = self.kind == "px1"
         header = module.header(self._reader.palette(module, hash_name))
         streams = self._streams

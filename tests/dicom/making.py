@@ -98,3 +98,20 @@ def made(fields: Mapping[str, Any], *, syntax: str = EXPLICIT, extra: Mapping[in
     }
     elements.update(extra or {})
     return meta(syntax) + b"".join(elements[tag] for tag in sorted(elements))
+
+
+JPEG_END = b"\xff\xd9"
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+
+
+def jpeg(
+    frame: int = 0xC3, *, low: int = 0, predictor: int = 1, extra: bytes = b"", components: int = 1, factor: int = 0x11
+) -> bytes:
+    """A JPEG without real entropy-coded data: enough for its headers."""
+    parts = b"".join(bytes([c + 1, factor if c == 0 else 0x11, 0]) for c in range(components))
+    head = segment(frame, struct.pack(">BHHB", 8, 40, 36, components) + parts)
+    scan = bytes([components]) + b"".join(bytes([c + 1, 0]) for c in range(components)) + bytes([predictor, 0, low])
+    return b"\xff\xd8" + extra + head + segment(0xDA, scan) + b"\x12\xff\x00\x34" + JPEG_END

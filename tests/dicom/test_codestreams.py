@@ -10,7 +10,8 @@ import pytest
 from corpus import packaged, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import encapsulated, item
+from making import JPEG_END as END
+from making import encapsulated, item, jpeg, segment
 from openjpeg.utils import encode_array
 
 from ledger.core.errors import Refused
@@ -20,26 +21,11 @@ from ledger.dicom.codestreams import JPEG, JPEG2000, JPEGLS, RLE, VIDEO, Codestr
 PICTURE = np.random.default_rng(1).integers(0, 256, (40, 36), np.uint8)
 J2K = bytes(encode_array(PICTURE, photometric_interpretation=2))
 JLS = bytes(jpeg_ls.encode_array(PICTURE))
-END = b"\xff\xd9"
 
 
 def split(count: int, family: str, *fragments: bytes, table: bytes = b"", extended: bytes = b"") -> list[bytes]:
     value = encapsulated(*fragments, table=table)[12:-8]
     return frame_streams(value, 0, len(value), count, family, extended)
-
-
-def segment(marker: int, payload: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
-
-
-def jpeg(
-    frame: int = 0xC3, *, low: int = 0, predictor: int = 1, extra: bytes = b"", components: int = 1, factor: int = 0x11
-) -> bytes:
-    """A JPEG without real entropy-coded data: enough for its headers."""
-    parts = b"".join(bytes([c + 1, factor if c == 0 else 0x11, 0]) for c in range(components))
-    head = segment(frame, struct.pack(">BHHB", 8, 40, 36, components) + parts)
-    scan = bytes([components]) + b"".join(bytes([c + 1, 0]) for c in range(components)) + bytes([predictor, 0, low])
-    return b"\xff\xd8" + extra + head + segment(0xDA, scan) + b"\x12\xff\x00\x34" + END
 
 
 def test_headers_say_what_was_encoded() -> None:
@@ -101,6 +87,13 @@ def test_a_later_tile_part_or_component_that_is_irreversible_counts() -> None:
 def test_a_codestream_that_is_not_understood_is_refused(stream: bytes, family: str, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         describe(stream, family)
+
+
+def test_a_tile_part_that_ends_before_its_data_is_refused() -> None:
+    start = J2K.index(b"\xff\x90")
+    for length in (1, 12):
+        with pytest.raises(Refused, match="tile-part at byte"):
+            describe(J2K[: start + 6] + struct.pack(">I", length) + J2K[start + 10 :], JPEG2000)
 
 
 def test_a_jpegls_mapping_table_is_refused() -> None:

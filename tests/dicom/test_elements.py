@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -147,8 +148,11 @@ def test_a_deflated_object_is_inflated_within_limits() -> None:
         read(meta("1.2.840.10008.1.2.1.99") + b"\xff" * 40)
     bomb = deflated(UID + element(0x7FE00010, "OB", bytes(1 << 24)))
     assert len(bomb) < 1 << 16
+    tracemalloc.start()
     with pytest.raises(Unreadable, match="more than 1048576 bytes"):
         read(bomb, limits=Limits(file_bytes=1 << 20))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
 
 
 def test_the_number_of_elements_is_limited() -> None:

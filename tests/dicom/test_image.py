@@ -15,7 +15,7 @@ import pytest
 from corpus import packaged, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import BASELINE, BIG, EXPLICIT, IMPLICIT, J2K, JPEGLS, RLE, element, encapsulated, made, pixels
+from making import BASELINE, BIG, EXPLICIT, IMPLICIT, J2K, JPEGLS, RLE, element, encapsulated, jpeg, made, pixels
 from openjpeg.utils import encode_array
 
 from ledger.core.errors import FixInput, NeedPermission, Refused, ScanSealError, Unreadable
@@ -332,6 +332,14 @@ def test_a_codestream_that_contradicts_the_data_set_is_refused_and_sealed_raw(ch
         image.digest("px1-sha256")
     assert image.default_profile() == "raw1-sha256"
     assert reason.split("\\")[0] in (image.refusal or "")
+
+
+def test_a_subsampled_lossless_codestream_is_refused() -> None:
+    fields = {**RGB, "PhotometricInterpretation": "YBR_FULL"}
+    for factor, refused in ((0x21, True), (0x11, False)):
+        stream = jpeg(components=3, factor=factor)
+        image = read(made(pixels(40, 36, encapsulated(stream), **fields), syntax="1.2.840.10008.1.2.4.70"))
+        assert ("is subsampled" in str(image.refusal)) == refused
 
 
 def test_precision_above_bits_allocated_is_refused() -> None:
