@@ -18,7 +18,8 @@ NO_RECORD = bytes(32)
 
 @dataclass(frozen=True)
 class Sealable:
-    """What is read off one image: attributes by DICOM keyword (None: absent), the digest, and for a lossy original the digest of
+    """What is read off one image: attributes by DICOM keyword (None: absent), the digest, and for a lossy original the
+    digest of
     what `decoder` decodes."""
 
     attributes: Mapping[str, str | None]
@@ -64,7 +65,8 @@ class Journal(Protocol):
     """The device's own durable book. Every method may raise TryLater, after which nothing of that call has happened."""
 
     def study_secrets(self, studies: Sequence[str]) -> Mapping[str, bytes]:
-        """The 32-byte secret of each study, made and made durable where it is new. Raises NeedPermission for a redacted study."""
+        """The 32-byte secret of each study, made and made durable where it is new. Raises NeedPermission for a redacted
+        study."""
 
     def tail(self, key: bytes) -> tuple[int, bytes] | None:
         """The (counter, record id) of the key's newest record."""
@@ -73,7 +75,8 @@ class Journal(Protocol):
         """content -> (counter, record id) of those that the key has sealed already."""
 
     def append(self, sealed: Sequence[Sealed]) -> None:
-        """All or none, on disk when it returns. Raises TryLater where another process took the slot first: read the tail again."""
+        """All or none, on disk when it returns. Raises TryLater where another process took the slot first: read the tail
+        again."""
 
 
 class Sealer:

@@ -107,8 +107,7 @@ def log_check(
 
     Example: [bold]scanseal log check /srv/log --trust trust.toml[/bold]
     """
-    with progress("checking", None, quiet=json) as advance:
-        checkpoint = assembly.check_log(folder, site, trust, advance)
+    checkpoint = assembly.check_log(folder, site, trust)
     if json:
         write_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(), "ok": True})
     else:

@@ -17,7 +17,6 @@ from rich.table import Table
 from ledger.core.verdict import Token, Verdict
 
 
-
 class _Console(Console):
     """Leaves with 141 (as SIGPIPE does) where the reader has gone: 1 would mean that an image is not in order."""
 

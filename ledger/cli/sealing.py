@@ -31,7 +31,8 @@ def seal(
 ) -> None:
     """Seal images: hash pixels and attributes, sign, and write the journal durably. Sealing twice changes nothing.
 
-    Only for images that the device itself made. Files that cannot be read are named, the others are sealed all the same (exit code 7).
+    Only for images that the device itself made. Files that cannot be read are named, the others are sealed all the same
+    (exit code 7).
 
     Example: [bold]scanseal seal /data/today --device ct1[/bold]
     """

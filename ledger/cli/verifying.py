@@ -49,7 +49,8 @@ def verify(
 ) -> None:
     """Say of each image whether its custody is proven.
 
-    Exit codes: 0 AUTHENTIC or DERIVED, 1 ALTERED, MISMATCH, REVOKED or STRIPPED, 3 UNREGISTERED, 4 PENDING, 6 ledger out of reach,
+    Exit codes: 0 AUTHENTIC or DERIVED, 1 ALTERED, MISMATCH, REVOKED or STRIPPED, 3 UNREGISTERED, 4 PENDING, 6 ledger out of
+    reach,
     7 unreadable, 9 DECLARED_SYNTHETIC, 2 usage. Of many images the worst decides (1 > 5 > 8 > 9 > 6 > 7 > 3 > 4 > 0).
 
     Example: [bold]scanseal verify study/ --bundle study.seal.json --trust trust.toml --offline[/bold]

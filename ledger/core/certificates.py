@@ -1,7 +1,8 @@
 """Device certificates: X.509 that names a device, issued by a site's certificate authority. FORMAT.md §6.
 
-The device stands in the subject (O = site, CN = AE title, serialNumber = DeviceSerialNumber) and, whole, in one subjectAltName URI
-`urn:scanseal:device?Manufacturer=...&ManufacturerModelName=...&DeviceSerialNumber=...&AETitle=...&Site=...` (RFC 3986 percent-encoding).
+The device stands in the subject (O = site, CN = AE title, serialNumber = DeviceSerialNumber) and, whole, in one subjectAltName
+URI `urn:scanseal:device?Manufacturer=...&ManufacturerModelName=...&DeviceSerialNumber=...&AETitle=...&Site=...` (RFC 3986
+percent-encoding).
 """
 
 from __future__ import annotations

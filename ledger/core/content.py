@@ -33,7 +33,8 @@ class Content:
 
 
 def image_key(study_secret: bytes, pixel_digest: str, sop_instance_uid: str) -> bytes:
-    """The 16-byte key of one image's salts. The same image in the same study always gets the same key, so sealing twice shows."""
+    """The 16-byte key of one image's salts. The same image in the same study always gets the same key, so sealing twice
+    shows."""
     message = b"scanseal/image\0" + pixel_digest.encode() + b"\0" + sop_instance_uid.encode()
     return hmac.digest(study_secret, message, "sha256")[:SALT_SIZE]
 

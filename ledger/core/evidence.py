@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic_core import from_json
 
 from ledger.core.errors import EvidenceInvalid, FixInput
@@ -46,27 +46,25 @@ def from_b64(text: object) -> bytes:
     return data
 
 
-def _sized(size: int | None) -> Any:
+def _decoder(size: int | None) -> BeforeValidator:
+    """Base64url to bytes, `size` of them."""
+
     def decode(text: object) -> bytes:
         data = from_b64(text)
         if size is not None and len(data) != size:
             raise ValueError(f"{len(data)} bytes where {size} belong")
         return data
 
-    schema: dict[str, object] = {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"}
-    if size is not None:
-        schema["minLength"] = schema["maxLength"] = len(to_b64(b"\0" * size))
-    return Annotated[
-        bytes, BeforeValidator(decode), PlainSerializer(to_b64, return_type=str, when_used="json"), WithJsonSchema(schema)
-    ]
+    return BeforeValidator(decode)
 
 
-Bytes = _sized(None)
-Word = _sized(32)
-Address = _sized(20)
-Signature = _sized(64)
-ImageKey = _sized(16)
-Tokens = _sized(16)
+_B64 = PlainSerializer(to_b64, return_type=str, when_used="json")
+Bytes = Annotated[bytes, _decoder(None), _B64]
+Word = Annotated[bytes, _decoder(32), _B64]
+Address = Annotated[bytes, _decoder(20), _B64]
+Signature = Annotated[bytes, _decoder(64), _B64]
+ImageKey = Annotated[bytes, _decoder(16), _B64]
+Tokens = Annotated[bytes, _decoder(16), _B64]
 UInt64 = Annotated[int, Field(ge=0, lt=1 << 64)]
 
 
@@ -165,7 +163,8 @@ class Included(_Part):
 class Seal(_Part):
     """One sealed image: record, signature, leaves (32 bytes an item, in order) and the key of the salts.
 
-    `decoder` names what made the item DecodedPixels of a lossy original. `image_key` lets its holder test guesses at the attributes: a bundle that has it is for those who may see the image.
+    `decoder` names what made the item DecodedPixels of a lossy original. `image_key` lets its holder test guesses at the
+    attributes: a bundle that has it is for those who may see the image.
     """
 
     record: RecordPart

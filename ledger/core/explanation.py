@@ -18,9 +18,11 @@ class Explanation:
 
 _BY_TOKEN = {
     Token.AUTHENTIC: Explanation(
-        "These pixels and these attributes (patient, geometry and the rest of the list) are exactly what an enrolled device sealed, "
+        "These pixels and these attributes (patient, geometry and the rest of the list) are exactly what an enrolled device "
+        "sealed, "
         "and the seal was on chain by the time shown.",
-        "It does not say that the device was pointed at the right patient, that its settings were right, or that the finding is real.",
+        "It does not say that the device was pointed at the right patient, that its settings were right, or that the finding "
+        "is real.",
         "Nothing. Keep the evidence bundle with the image: it goes on proving this without us.",
     ),
     Token.DERIVED: Explanation(
@@ -40,16 +42,19 @@ _BY_TOKEN = {
     ),
     Token.ALTERED: Explanation(
         "A record for this very instance exists, and the pixels are not the ones that were sealed.",
-        "It does not say who changed them, or that it was meant to deceive: lossy compression and burnt-in text change pixels, too.",
+        "It does not say who changed them, or that it was meant to deceive: lossy compression and burnt-in text change "
+        "pixels, too.",
         "Do not use this copy. Ask the holder for the original, and for the custody record of what was done to it.",
     ),
     Token.MISMATCH: Explanation(
-        "The pixels are the sealed ones, but what the named attributes say about them (patient, geometry, time ...) is not what was sealed.",
+        "The pixels are the sealed ones, but what the named attributes say about them (patient, geometry, time ...) is not "
+        "what was sealed.",
         "It does not say that the pixels were touched: they were not.",
         "Do not use the named attributes. A legitimate correction needs a custody record; ask the site for it.",
     ),
     Token.REVOKED: Explanation(
-        "A seal exists, but its key was not enrolled, not allowed to sign this, or known to be compromised when the seal came on chain.",
+        "A seal exists, but its key was not enrolled, not allowed to sign this, or known to be compromised when the seal came "
+        "on chain.",
         "It does not say that the image was changed.",
         "Ask the site for the same image sealed by a key in good standing, or for what happened to this key.",
     ),

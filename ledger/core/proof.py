@@ -1,7 +1,7 @@
 """What a bundle proves about the ledger, judged against a trust file: steps 5 to 8 of the verification in FORMAT.md §9.
 
-Everything here is computed once for a bundle and shared by its seals. A proof that fails raises EvidenceInvalid; a block that nobody
-vouches for raises LedgerUnavailable, since asking the chain can still settle it.
+Everything here is computed once for a bundle and shared by its seals. A proof that fails raises EvidenceInvalid; a block that
+nobody vouches for raises LedgerUnavailable, since asking the chain can still settle it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ledger.core.typeddata import keccak256
 
 @dataclass(frozen=True)
 class ProvenAnchor:
-    """A checkpoint that the AnchorLog stored: tree size, root, and the block that took it. `state` is the bundle's state that shows it."""
+    """A checkpoint that the AnchorLog stored: tree size, root, and the block that took it. `state` is the bundle's state
+    that shows it."""
 
     size: int
     root: bytes
@@ -33,7 +34,8 @@ class ProvenAnchor:
 
 
 class ProvenState:
-    """A block header and its trie nodes: reads storage as that block had it. Proves nothing about whether the block is canonical."""
+    """A block header and its trie nodes: reads storage as that block had it. Proves nothing about whether the block is
+    canonical."""
 
     def __init__(self, header: bytes, nodes: tuple[bytes, ...]) -> None:
         self.header: Header = stateproof.parse_header(header)
@@ -107,7 +109,8 @@ class Proofs:
     def is_settled(self, number: int) -> bool:
         """Step 7: whether the state's block is final enough for the policy.
 
-        Raises LedgerUnavailable when neither the trust file nor the chain vouches for the block, LedgerDisagrees when one of them
+        Raises LedgerUnavailable when neither the trust file nor the chain vouches for the block, LedgerDisagrees when one of
+        them
         has another block at that height.
         """
         header = self.state(number).header

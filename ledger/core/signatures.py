@@ -48,7 +48,8 @@ def low_s(curve: str, signature: bytes) -> bytes:
 
 
 def check(public_key_der: bytes, digest: bytes, signature: bytes) -> None:
-    """Raises EvidenceInvalid (step signature) unless `signature` (64 bytes, r || s, low s) is the key's over `digest` (32 bytes).
+    """Raises EvidenceInvalid (step signature) unless `signature` (64 bytes, r || s, low s) is the key's over `digest` (32
+    bytes).
 
     Proves that the key signed this digest; not when, and not that the key was allowed to.
     """

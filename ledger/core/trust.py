@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -23,7 +23,9 @@ from ledger.core.typeddata import Domain
 FORMAT = "scanseal-trust-1"
 
 
-def _hex(size: int) -> Any:
+def _decoder(size: int) -> BeforeValidator:
+    """0x and hex digits to `size` bytes."""
+
     def decode(text: object) -> bytes:
         if isinstance(text, bytes) and len(text) == size:
             return text
@@ -31,13 +33,12 @@ def _hex(size: int) -> Any:
             raise ValueError(f"0x and {2 * size} hex digits belong here")
         return bytes.fromhex(text[2:])
 
-    return Annotated[
-        bytes, BeforeValidator(decode), PlainSerializer(lambda data: "0x" + data.hex(), return_type=str, when_used="always")
-    ]
+    return BeforeValidator(decode)
 
 
-Word = _hex(32)
-Address = _hex(20)
+_HEX = PlainSerializer(lambda data: "0x" + data.hex(), return_type=str, when_used="always")
+Word = Annotated[bytes, _decoder(32), _HEX]
+Address = Annotated[bytes, _decoder(20), _HEX]
 
 
 class _Part(BaseModel):

@@ -72,7 +72,8 @@ def _word(kind: str, name: str, value: Value) -> bytes:
 
 
 def encode_data(name: str, fields: tuple[Field, ...], values: Sequence[Value]) -> bytes:
-    """EIP-712 `encodeData` with the type hash in front: 32 bytes a word. Raises FixInput where a value does not fit its type."""
+    """EIP-712 `encodeData` with the type hash in front: 32 bytes a word. Raises FixInput where a value does not fit its
+    type."""
     words = [_word(kind, field, value) for (kind, field), value in zip(fields, values, strict=True)]
     return type_hash(name, fields) + b"".join(words)
 

@@ -61,8 +61,10 @@ NOT_CHECKED = Check("not_checked", "not checked")
 class Verdict:
     """What is known about one image's custody.
 
-    `sealed_between` are two block times (seconds since 1970): the image was sealed after the first and before the second; None where
-    a side is not proven. `record_id` is the record that was compared, if any. `differing` names attributes that are not what was sealed.
+    `sealed_between` are two block times (seconds since 1970): the image was sealed after the first and before the second;
+    None where
+    a side is not proven. `record_id` is the record that was compared, if any. `differing` names attributes that are not what
+    was sealed.
     """
 
     token: Token

@@ -7,7 +7,8 @@
  5. Inclusion of the signed record in a checkpoint signed by the trusted log.
  6. The checkpoint in the AnchorLog's storage, by state proof against a block header.
  7. The header against the trust file, or against what the chain answered today.
- 8. The key: enrolled, in its role, not retired nor compromised at the anchor's block time; certificate by an accepted authority.
+ 8. The key: enrolled, in its role, not retired nor compromised at the anchor's block time; certificate by an accepted
+ authority.
  9. The time bracket: after the beacon's block, before the anchor's; the claimed time must not contradict it.
 
 An error of the evidence (EvidenceInvalid) gives NOT_CHECKED, never a statement about the image; a ledger that cannot be asked
@@ -27,7 +28,7 @@ from ledger.core.contracts import KeyState
 from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable
 from ledger.core.evidence import Bundle, Seal, split_words
 from ledger.core.pixels import ChangedTile, PixelDigest, changed_tiles
-from ledger.core.proof import ProvenAnchor, Proofs
+from ledger.core.proof import Proofs, ProvenAnchor
 from ledger.core.trust import Facts, Trust
 from ledger.core.verdict import OUT_OF_REACH, Axis, Check, Token, Verdict
 
@@ -42,7 +43,8 @@ _PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, To
 class Subject:
     """The image to be verified, as read: normalised attributes, and its digests by profile.
 
-    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none. Attributes are keyed by DICOM keyword; absent ones are None.
+    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none.
+    Attributes are keyed by DICOM keyword; absent ones are None.
     """
 
     attributes: Mapping[str, str | None]
@@ -257,7 +259,8 @@ class _Custody:
         return Token.AUTHENTIC, ("pixels and attributes are what the device sealed", *note)
 
     def _anchored(self) -> tuple[ProvenAnchor | None, KeyState, bool]:
-        """Steps 5 to 8: the anchor, the key's state, and whether the block is settled; no anchor while the record is pending."""
+        """Steps 5 to 8: the anchor, the key's state, and whether the block is settled; no anchor while the record is
+        pending."""
         included, record = self.seal.included, self.seal.record
         if included is None:
             return None, self.proofs.with_news(record.key, None), False
@@ -310,7 +313,7 @@ class _Custody:
         """Step 9: how the device's claimed time contradicts the blocks, if it does by more than the policy's tolerance."""
         claimed, tolerance = self.seal.record.claimed_time, self.proofs.trust.policy.clock_tolerance_s
         if lower is not None and claimed < lower - tolerance:
-            return f"the device claims a time {lower - claimed} s before a block that its record names (back-dated, or a wrong clock)"
+            return f"the device claims a time {lower - claimed} s before a block that it names (back-dated, or a wrong clock)"
         if upper is not None and claimed > upper + tolerance:
             return f"the device claims a time {claimed - upper} s after the record was on chain (wrong clock)"
         return None

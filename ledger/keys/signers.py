@@ -59,7 +59,8 @@ def new_key(curve: Curve) -> SoftwareSigner:
 
 
 def save(signer: SoftwareSigner, path: Path, passphrase: str) -> Path:
-    """Writes the key, encrypted, to `path` with the suffix of its kind; never over an existing file. Returns the file's path."""
+    """Writes the key, encrypted, to `path` with the suffix of its kind; never over an existing file. Returns the file's
+    path."""
     if signer.private_key.curve.name == "secp256k1":
         secret = signer.private_key.private_numbers().private_value.to_bytes(32, "big")
         return write_secret(path.with_suffix(".json"), json.dumps(Account.encrypt(secret, passphrase)).encode())
@@ -115,7 +116,8 @@ def _keystore_secret(path: Path, passphrase: str) -> bytes:
 
 
 def write_secret(path: Path, secret: bytes) -> Path:
-    """Writes a new file that only its owner may read, durably. Raises FixInput where it exists, NeedPermission where it may not."""
+    """Writes a new file that only its owner may read, durably. Raises FixInput where it exists, NeedPermission where it may
+    not."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

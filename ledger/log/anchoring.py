@@ -1,6 +1,7 @@
 """From the journal into the log, from the log onto the chain, and back again after a re-org. DESIGN §5, FORMAT.md §5.
 
-A record is queued (journal), sequenced (log), included (an anchor's block), safe, final. Each step can be repeated after a crash:
+A record is queued (journal), sequenced (log), included (an anchor's block), safe, final. Each step can be repeated after a
+crash:
 what is already done is seen on the other side (the log's entries, the chain's storage) before it is done again.
 """
 
@@ -22,7 +23,7 @@ State = Literal["sequenced", "included", "safe", "final"]
 ORDER: tuple[State, ...] = ("sequenced", "included", "safe", "final")
 BATCH = 8192
 """Entries sequenced with one append."""
-BEACON_LIMIT = 16
+BEACON_LIMIT = 4
 """Beacons that one anchor names: the newest of its batch."""
 
 
@@ -81,14 +82,15 @@ class Book(Protocol):
 
 
 class Chain(Protocol):
-    """The AnchorLog. Methods raise LedgerUnavailable (ask again) or LedgerDisagrees (a lying node); nothing is lost by either."""
+    """The AnchorLog. Methods raise LedgerUnavailable (ask again) or LedgerDisagrees (a lying node); nothing is lost by
+    either."""
 
     def anchored_size(self, log_id: bytes) -> int:
         """The head's size in the newest block."""
 
     def anchor(
         self, log_id: bytes, old_size: int, new_size: int, root: bytes, beacons: Sequence[int], leaves: Sequence[bytes] | None
-    ) -> None:
+    ) -> object:
         """Sends the anchor and waits until a block has it. With `leaves` they are published in the calldata."""
 
     def sighting(self, log_id: bytes, new_size: int, beacons: Sequence[int]) -> Sighting | None:
@@ -105,7 +107,7 @@ class Anchoring:
         self._log, self._queue, self._book, self._chain = log, queue, book, chain
         self._log_id, self._anchor_log = log_id, anchor_log
 
-    def sequence(self, progress: Callable[[int], None] = lambda done: None) -> int:
+    def sequence(self, progress: Callable[[int], None]) -> int:
         """Moves everything queued into the log. Returns how many entries."""
         moved = self._recover()
         while entries := self._queue.queued_entries(BATCH):
@@ -147,7 +149,8 @@ class Anchoring:
         return True
 
     def settle(self) -> dict[str, int]:
-        """Asks the chain where each unsettled anchor is now, forgets those that a re-org took, and keeps a state proof of those that
+        """Asks the chain where each unsettled anchor is now, forgets those that a re-org took, and keeps a state proof of
+        those that
         are final. Returns how many anchors are in each state. After a re-org call `submit` again."""
         for row in self._book.rows():
             if row.state == "final" and row.proof is not None:

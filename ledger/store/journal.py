@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ledger.core.errors import NeedPermission, Stop, TryLater
@@ -176,7 +176,7 @@ class JournalStore:
     def find(self, digests: Sequence[str], instance: str) -> list[StoredSeal]:
         """The seals of an image, by its pixel digests or its SOP Instance UID."""
         tokens = [self._token("pixels", digest) for digest in digests]
-        clauses = [seal.c.pixels_token.in_(tokens)]
+        clauses: list[ColumnElement[bool]] = [seal.c.pixels_token.in_(tokens)]
         if instance:
             clauses.append(seal.c.instance_token == self._token("instance", instance))
         return self._seals(select(seal).where(or_(*clauses)).order_by(seal.c.number))

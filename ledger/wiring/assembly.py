@@ -1,9 +1,10 @@
-"""What each command needs, built: the one place where sites, stores, keys and chains meet. Imports what it uses when it uses it,
+"""What each command needs, built: the one place where sites, stores, keys and chains meet. Imports what it uses when it uses
+it,
 so that `scanseal verify --offline` loads no network client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,8 @@ def describe(file: Path, hash_name: str) -> dict[str, Any]:
 
 @contextmanager
 def verifier(site: Path | None, trust: Path | None, bundles: Sequence[Path], *, offline: bool) -> Iterator[Verifier]:
-    """A verifier for a trust file (the site's where none is named), named bundles, and the site's store where there is a site."""
+    """A verifier for a trust file (the site's where none is named), named bundles, and the site's store where there is a
+    site."""
     from ledger.wiring.bundles import bundle_files, read_bundle
     from ledger.wiring.verification import Verifier
 
@@ -202,7 +204,7 @@ def site_log(site: Path | None) -> Iterator[Log]:
         yield store.log(to_write=False)
 
 
-def check_log(folder: Path | None, site: Path | None, trust: Path | None, progress: Callable[[int], None]) -> Checkpoint:
+def check_log(folder: Path | None, site: Path | None, trust: Path | None) -> Checkpoint:
     """Recomputes a mirror, or without one the site's own log, and holds it against the trust file's log key."""
     from ledger.log import check
 

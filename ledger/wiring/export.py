@@ -53,8 +53,8 @@ class Export:
         missing: list[str] = []
         found = self._found(images, missing, progress)
         if not output.is_dir() and output.suffix:
-            seals = {seal.number: seal for _, seals in found for seal in seals}
-            return self._one_file(seals.values(), output, with_tiles, missing)
+            every = {seal.number: seal for _, seals in found for seal in seals}
+            return self._one_file(every.values(), output, with_tiles, missing)
         total = Written(0, 0, 0, 0, ())
         for path, seals in found:
             one = self._one_file(seals, output / (Path(path).name + SUFFIX), with_tiles, ())

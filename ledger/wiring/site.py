@@ -108,7 +108,8 @@ def device_name(name: str) -> str:
 
 
 def find(folder: Path | None = None) -> Path | None:
-    """The site's folder: the one given, or of the environment, or the nearest one upward with a `site.toml`; None without one."""
+    """The site's folder: the one given, or of the environment, or the nearest one upward with a `site.toml`; None without
+    one."""
     if folder is None and (value := os.environ.get(SITE_VARIABLE)):
         folder = Path(value)
     if folder is not None:

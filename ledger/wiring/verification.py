@@ -159,7 +159,8 @@ class _Shared:
 
 
 def bundles_beside(path: str) -> tuple[tuple[Bundle, ...], str | None]:
-    """The evidence next to an image file or an archive: `<name>.seal.json`, else all `*.seal.json` of its folder; and what is wrong with a
+    """The evidence next to an image file or an archive: `<name>.seal.json`, else all `*.seal.json` of its folder; and what
+    is wrong with a
     bundle that cannot be used."""
     place = Path(path.partition("!/")[0])
     own = place.with_name(place.name + SUFFIX)

@@ -28,7 +28,9 @@ class Site:
     folder: Path
     port: int
 
-    def run(self, *arguments: object, expect: int | None = 0, given: str = "", env: dict | None = None) -> subprocess.CompletedProcess:
+    def run(
+        self, *arguments: object, expect: int | None = 0, given: str = "", env: dict | None = None
+    ) -> subprocess.CompletedProcess:
         """One `scanseal` command in this site; the exit code must be as expected."""
         done = subprocess.run(
             [*SCANSEAL, *map(str, arguments)],
@@ -62,7 +64,16 @@ def make_site(folder: Path) -> Site:
     site = Site(folder, free_port())
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        [*SCANSEAL, "init", str(folder), "--name", "Test Hospital", "--rpc", f"http://127.0.0.1:{site.port}", "--keep-passphrase"],
+        [
+            *SCANSEAL,
+            "init",
+            str(folder),
+            "--name",
+            "Test Hospital",
+            "--rpc",
+            f"http://127.0.0.1:{site.port}",
+            "--keep-passphrase",
+        ],
         check=True,
         capture_output=True,
     )
@@ -73,7 +84,19 @@ def make_site(folder: Path) -> Site:
 
 def add_device(site: Site, name: str, curve: str, serial: str, *more: str) -> None:
     site.run(
-        "device", "request", name, "--manufacturer", "Acme", "--model", "CT 3000", "--serial", serial, "--ae", name, "--curve", curve
+        "device",
+        "request",
+        name,
+        "--manufacturer",
+        "Acme",
+        "--model",
+        "CT 3000",
+        "--serial",
+        serial,
+        "--ae",
+        name,
+        "--curve",
+        curve,
     )
     site.run("device", "approve", name, *more)
 

@@ -1,6 +1,7 @@
 """A whole ledger in memory: devices, an authority, a log, contract storage in real tries, headers that hash. No network.
 
-Everything is made by the product's own code, apart from what a chain does: tries (py-trie) and headers are written here a second
+Everything is made by the product's own code, apart from what a chain does: tries (py-trie) and headers are written here a
+second
 time, from the Yellow Paper. Switches make it misbehave in the ways that tests are about.
 """
 
