@@ -34,6 +34,7 @@ MNEMONIC = "test test test test test test test test test test test junk"
 """Anvil's default: ten accounts with 10,000 coins each."""
 HOST = "127.0.0.1"
 _VARIABLES: Mapping[Kind, str] = {"anvil": "SCANSEAL_ANVIL", "ganache": "SCANSEAL_GANACHE"}
+_HARDFORKS: Mapping[Kind, str] = {"anvil": "osaka", "ganache": "shanghai"}
 _READY_S = 60.0
 _STOP_S = 20.0
 
@@ -50,6 +51,7 @@ class Status:
     started: str
     """When the process started, as the system tells it: another process with this number has another."""
     log: str
+    hardfork: str
     genesis_time: int
     """Timestamp of the genesis block, which anvil would make anew, and with it the genesis hash, at each start."""
     block: int | None = None
@@ -67,6 +69,8 @@ class Devnet:
     def up(self, port: int = 0, *, kind: Kind | None = None, hardfork: str | None = None) -> Status:
         """Starts the chain, or says that it runs. `port` 0 takes the port of last time, else a free one.
 
+        `kind` (anvil where there is one) and `hardfork` count when the chain is new.
+
         Raises FixInput where no binary is found or the port is taken, LedgerUnavailable where the process does not come up.
         """
         self._make_folder()
@@ -81,12 +85,13 @@ class Devnet:
             raise TryLater(
                 f"the devnet (process {known.pid}) runs and does not answer: stop it first, or look into {known.log}"
             )
-        kind = kind or (known.kind if known is not None else None)
+        kind = known.kind if known is not None else kind
         kind, binary = self._binary(kind)
         port = port or self._last_port(known) or _free_port()
         if _is_taken(port):
             raise FixInput(f"port {port} on {HOST} is taken by another program: name another port")
         genesis_time = int(time.time()) if known is None else known.genesis_time
+        hardfork = known.hardfork if known is not None else hardfork or _HARDFORKS[kind]
         log = self._folder / "devnet.log"
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - a binary that the caller's environment names, no shell
@@ -98,7 +103,7 @@ class Devnet:
                 start_new_session=True,
             )
         started = (_process(process.pid) or "").partition(" ")[2]
-        status = Status(True, kind, f"http://{HOST}:{port}", CHAIN_ID, process.pid, started, str(log), genesis_time)
+        status = Status(True, kind, f"http://{HOST}:{port}", CHAIN_ID, process.pid, started, str(log), hardfork, genesis_time)
         self._write(status)
         return self._ready(status, process)
 
@@ -142,18 +147,18 @@ class Devnet:
             f"{_VARIABLES[kinds[0]]}"
         )
 
-    def _arguments(self, kind: Kind, port: int, hardfork: str | None, genesis_time: int) -> list[str]:
+    def _arguments(self, kind: Kind, port: int, hardfork: str, genesis_time: int) -> list[str]:
         if kind == "anvil":
             return [
                 *("--host", HOST, "--port", str(port), "--chain-id", str(CHAIN_ID), "--mnemonic", MNEMONIC),
-                *("--hardfork", hardfork or "osaka", "--slots-in-an-epoch", "1", "--timestamp", str(genesis_time)),
-                *(("--enable-tx-gas-limit",) if hardfork in (None, "osaka") else ()),
+                *("--hardfork", hardfork, "--slots-in-an-epoch", "1", "--timestamp", str(genesis_time)),
+                *(("--enable-tx-gas-limit",) if hardfork == "osaka" else ()),
                 *("--state", str(self._folder / "anvil.json"), "--state-interval", "1", "--preserve-historical-states"),
             ]
         return [
             *("--server.host", HOST, "--server.port", str(port), "--chain.chainId", str(CHAIN_ID)),
             *("--wallet.mnemonic", MNEMONIC, "--wallet.defaultBalance", "10000"),
-            *("--chain.hardfork", hardfork or "shanghai", "--database.dbPath", str(self._folder / "ganache")),
+            *("--chain.hardfork", hardfork, "--database.dbPath", str(self._folder / "ganache")),
         ]
 
     def _ready(self, status: Status, process: subprocess.Popen[bytes]) -> Status:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
+from pydantic_core import from_json
 
 from ledger.core.errors import FixInput, LedgerDisagrees, LedgerUnavailable
 
@@ -95,8 +96,9 @@ class Endpoint:
             ]
         ).encode()
         try:
-            answer = json.loads(self._post(body))
-        except (ValueError, RecursionError) as error:
+            # Not json.loads: a library that raises the recursion limit (py_ecc) lets deep nesting crash the interpreter in it.
+            answer = from_json(self._post(body), allow_inf_nan=False)
+        except ValueError as error:
             raise LedgerUnavailable(f"{self.name} does not answer in JSON: is it an Ethereum node?") from error
         if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
             refusal = self._refusal(answer["error"])
