@@ -114,7 +114,7 @@ class World:
                     tree.set(keccak256(slot), rlp.encode(word))
             nodes |= tree.db
             accounts.set(keccak256(address), rlp.encode([1, 0, tree.root_hash, code]))
-        for filler in range(20):
+        for filler in range(6):
             accounts.set(keccak256(bytes([filler]) * 20), rlp.encode([filler + 1, 5, keccak256(b"\x80"), keccak256(b"")]))
         nodes |= accounts.db
         return accounts.root_hash, [node for node in nodes.values() if len(node) >= 32]
