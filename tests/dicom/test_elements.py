@@ -98,6 +98,8 @@ def test_what_could_be_read_in_two_ways_is_unreadable(content: bytes, reason: st
         (meta().replace(b"UL\4\0" + meta()[140:144], b"UL\4\0\1\0\0\0") + UID, "group length says"),
         (meta()[:-2] + UID, "no UID|unknown VR"),
         (meta("1.2.x") + UID, "is no UID"),
+        (bytes(128) + b"DICM" + element(0x00020010, "UI", EXPLICIT, length=9000), "(0002,0010).*malformed"),
+        (bytes(128) + b"DICM" + element(0x00020010, "UI", EXPLICIT) * 2, "(0002,0010).*malformed"),
         (meta()[:140] + b"\2\0", "cut off|malformed"),
     ],
 )

@@ -102,6 +102,13 @@ def test_bombs_and_lies_in_archives_are_unreadable(tmp_path: Path) -> None:
         assert any(": " in name for name in found(tmp_path / "lie.zip")[0])
 
 
+def test_an_entry_shorter_than_its_archive_states_is_unreadable(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", {"a.dcm": GOOD})
+    size = len(GOOD).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(size, (len(GOOD) + 100).to_bytes(4, "little")))
+    assert "not the one its archive states" in found(path)[0][0]
+
+
 def test_an_archive_in_an_archive_is_not_opened(tmp_path: Path) -> None:
     inner = archive(tmp_path / "inner.zip", {"a.dcm": GOOD}).read_bytes()
     outer = archive(tmp_path / "outer.zip", {"inner.zip": inner})

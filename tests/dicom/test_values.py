@@ -136,6 +136,12 @@ def test_text_that_its_character_set_cannot_decode_still_tells_names_apart() -> 
     assert name_in("ISO_IR 192", b"M\xfcller") != name_in("ISO_IR 192", b"M\xf6ller")
 
 
+def test_broken_code_extensions_still_tell_names_apart() -> None:
+    broken = [name_in("ISO_IR 192", b"A=\x1b$B" + cell) for cell in (b"\xfe\xfe", b"\xfd\xfd")]
+    assert broken[0] != broken[1]
+    assert "\ufffd" not in "".join(broken)
+
+
 def test_a_text_attribute_with_a_binary_vr_is_unreadable() -> None:
     with pytest.raises(Unreadable, match=r"\(0010,0020\) has VR US"):
         attributes(element(0x00100020, "US", 7))
