@@ -1,0 +1,59 @@
+// What is sealed and who seals it: content (FORMAT.md §2), records (§3), device certificates (§6).
+import { X509Certificate, createHmac } from "node:crypto";
+import { p256 } from "@noble/curves/p256";
+import { secp256k1 } from "@noble/curves/secp256k1";
+import { Invalid, big, cat, keccak, leafHash, same, sha256, text, unhex } from "./bytes.mjs";
+
+export const ATTRIBUTES = `PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex
+  StudyInstanceUID StudyDate StudyTime AccessionNumber SeriesInstanceUID Modality SOPClassUID SOPInstanceUID InstanceNumber ImageType
+  AcquisitionDateTime AcquisitionDate AcquisitionTime BodyPartExamined AnatomicRegionSequence Laterality ImageLaterality ViewPosition
+  PatientOrientation PatientPosition PixelSpacing ImagerPixelSpacing PixelAspectRatio SliceThickness SpacingBetweenSlices
+  ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID SequenceOfUltrasoundRegions FunctionalGroups RescaleSlope
+  RescaleIntercept RescaleType ModalityLUTSequence Units PresentationLUTShape Manufacturer ManufacturerModelName DeviceSerialNumber
+  StationName`.split(/\s+/);
+export const ITEMS = ["PixelData", "DecodedPixels", ...ATTRIBUTES];
+
+const hmac = (key, message) => new Uint8Array(createHmac("sha256", key).update(message).digest());
+
+export const imageKey = (secret, digest, instance) => hmac(secret, text(`scanseal/image\0${digest}\0${instance}`)).subarray(0, 16);
+export const findKey = (secret) => hmac(secret, text("scanseal/find"));
+export const token = (key, item, value) => hmac(key, text(`${item}\0${value}`)).subarray(0, 8);
+
+/** `value` is null for an absent attribute. */
+export function itemLeaf(key, item, value) {
+  const salt = hmac(key, text(item)).subarray(0, 16);
+  return leafHash(cat(salt, [item.length], text(item), value === null ? [0] : cat([1], text(value))));
+}
+
+export const word = (value) => big(value, 32);
+const TYPE = "AcquisitionRecord(bytes32 content,string profile,bytes32 key,uint64 counter,bytes32 previous,uint64 claimedTime,uint64 beaconNumber,bytes32 beaconHash)";
+
+export function encoded(r) {
+  return cat(keccak(text(TYPE)), r.content, keccak(text(r.profile)), r.key, word(r.counter), r.previous, word(r.claimed_time),
+    word(r.beacon_number), r.beacon_hash);
+}
+
+export function recordId(record, chainId, contract) {
+  const domain = keccak(cat(keccak(text("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")),
+    keccak(text("ScanSeal")), keccak(text("1")), word(chainId), new Uint8Array(12), contract));
+  return keccak(cat([0x19, 0x01], domain, keccak(encoded(record))));
+}
+
+const CURVES = {
+  "secp256k1": [secp256k1, unhex("3056301006072a8648ce3d020106052b8104000a034200")],
+  "P-256": [p256, unhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")],
+};
+
+/** {x509, der, curve, point, key} of a certificate; `key` is null for a key of another kind than §6 allows. */
+export function readCertificate(der) {
+  let x509, jwk = {};
+  try { x509 = new X509Certificate(der); } catch { throw new Invalid("certificate", "cannot be read"); }
+  if (!same(x509.raw, der)) throw new Invalid("certificate", "bytes behind it");
+  try { jwk = x509.publicKey.export({ format: "jwk" }); } catch { /* a key that JWK has no name for */ }
+  const [curve, prefix] = CURVES[jwk.crv] ?? [];
+  if (!curve) return { x509, der, key: null };
+  const point = cat([4], Buffer.from(jwk.x, "base64url"), Buffer.from(jwk.y, "base64url"));
+  return { x509, der, curve, point, key: sha256(cat(prefix, point)) };
+}
+
+export const isSignedBy = ({ curve, point }, digest, signature) => curve.verify(signature, digest, point, { prehash: false, lowS: true });
