@@ -80,11 +80,13 @@ class Nodes:
         chain_id: int | None = None,
         genesis_hash: bytes | None = None,
         depths: Depths | None = None,
+        event_span: int = EVENT_SPAN,
     ) -> None:
         if not endpoints:
             raise FixInput("no RPC URL: name at least one node of the chain")
         self.endpoints = tuple(endpoints)
         self._chain_id, self._genesis_hash, self._depths = chain_id, genesis_hash, depths or Depths()
+        self._event_span = event_span
 
     def identity(self) -> tuple[int, bytes]:
         """(chain id, genesis hash), the same at all nodes and, where given, the expected ones."""
@@ -169,7 +171,7 @@ class Nodes:
 
         What events say is a hint where to look: nothing proves that none was left out.
         """
-        span, upper = EVENT_SPAN, last
+        span, upper = self._event_span, last
         while upper >= first:
             ranges = [(max(first, top - span + 1), top) for top in range(upper, first - 1, -span)][:_SPANS_AT_ONCE]
             answers = self.endpoints[0].batch([_events_call(contract, topics, *one) for one in ranges])

@@ -151,10 +151,12 @@ class Endpoint:
                 raise
             finally:
                 response.release_conn()
+        except urllib3.exceptions.NewConnectionError as error:  # is also a TimeoutError
+            raise LedgerUnavailable(f"nothing answers at {self.name}: is the node running?") from error
         except urllib3.exceptions.TimeoutError as error:
             raise LedgerUnavailable(f"{self.name} does not answer within {self._timeout_s:g} s") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise LedgerUnavailable(f"cannot reach the chain at {self.name}: is the node running?") from error
+            raise LedgerUnavailable(f"the connection to {self.name} broke: try again") from error
 
     def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
         if response.status != 200:

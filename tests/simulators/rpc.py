@@ -51,6 +51,10 @@ class FaultyNode:
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.fault: str | None = None
+        self.has_tags = True
+        """Whether the chain knows the block tags `safe` and `finalized`: proof-of-authority chains do not."""
+        self.withheld_methods: set[str] = set()
+        """Methods that the node does not have."""
         self.http_requests = 0
         self.calls: list[str] = []
         self._released = threading.Event()
@@ -114,6 +118,11 @@ class FaultyNode:
                 answer = by_number[call["id"]]
                 if "result" in answer:
                     answer["result"] = _lie(self, self.fault, call["method"], call["params"], answer["result"])
+        for call in calls:
+            tagged = call["method"] == "eth_getBlockByNumber" and call["params"][0] in ("safe", "finalized")
+            if call["method"] in self.withheld_methods or (tagged and not self.has_tags):
+                refusal = {"code": -32601, "message": "the method or tag does not exist"}
+                by_number[call["id"]] = {"jsonrpc": "2.0", "id": call["id"], "error": refusal}
         ordered = [by_number[call["id"]] for call in calls]
         if self.fault == "missing answer":
             ordered.pop()
