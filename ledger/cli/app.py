@@ -38,7 +38,7 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            _fail("interrupted: what was reported as done is kept, and the same command goes on from there", INTERRUPTED)
+            raise KeyboardInterrupt from leaving
         if isinstance(leaving.__context__, BrokenPipeError):
             sys.exit(PIPE_CLOSED)
         raise

@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from ledger.cli.output import OUT, plain
+from ledger.cli.output import OUT, plain, styled, table
 from ledger.core.errors import FixInput, ScanSealError
 from ledger.wiring import assembly
 
@@ -61,6 +61,7 @@ class Demo:
         self._make_received()
         received = self._folder / "received"
         self._at_site("verify", str(received), expect=1)
+        self._show_table(received)
         self._say("The same without any network: evidence bundle, trust file, images. This is what works in twelve years.")
         bundle = str(self._folder / "evidence.seal.json")
         self._at_site("bundle", "export", "-o", bundle)
@@ -74,6 +75,17 @@ class Demo:
         OUT.print(f"  scanseal explain {here}/received/3-edited/CT_small.dcm --site {here}/hospital")
         OUT.print(f"  scanseal inspect {here}/made/ct1/CT_small.dcm")
         OUT.print(f"  scanseal devnet down --site {here}/hospital")
+
+    def _show_table(self, received: Path) -> None:
+        """What was done to the images beside what verification says of them."""
+        shown = table("what happened to it", "image", "verdict", "why")
+        with assembly.verifier(self._site, None, [], offline=True) as verifier:
+            for result in verifier.verify(assembly.images([str(received)])):
+                path, verdict = Path(result.path), result.verdict
+                what = path.parent.name.partition("-")[2].replace("-", " ")
+                why = "" if verdict.exit_code == 0 else plain(verdict.reasons[0])
+                shown.add_row(what, path.name, styled(verdict.token), why)
+        OUT.print(shown)
 
     def _start_afresh(self) -> None:
         mark = self._folder / "DEMO"

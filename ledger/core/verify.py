@@ -25,7 +25,7 @@ from ledger.core import content, merkle, signatures, stateproof
 from ledger.core.attributes import ATTRIBUTES
 from ledger.core.certificates import Device, device_id
 from ledger.core.contracts import KeyState
-from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable
+from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, Unreadable
 from ledger.core.evidence import Bundle, Seal, split_words
 from ledger.core.pixels import ChangedTile, PixelDigest, changed_tiles
 from ledger.core.proof import Proofs, ProvenAnchor
@@ -43,7 +43,7 @@ _PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, To
 class Subject:
     """The image to be verified, as read: normalised attributes, and its digests by profile.
 
-    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none.
+    Asking `digests` may raise Unreadable, which gives NOT_CHECKED. Iterating over them gives the profiles that the image would be sealed with; `refusals` says why another has none.
     Attributes are keyed by DICOM keyword; absent ones are None.
     """
 
@@ -164,6 +164,8 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Ver
         return replace(verdict, record_id=record_id)
     except EvidenceInvalid as error:
         return not_checked(f"the evidence proves nothing ({error.step}): {error}")
+    except Unreadable as error:
+        return not_checked(str(error))
     except (LedgerUnavailable, LedgerDisagrees) as error:
         return not_checked(str(error), OUT_OF_REACH)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ledger.core.errors import NeedPermission, Stop, TryLater
@@ -175,6 +175,8 @@ class JournalStore:
 
     def find(self, digests: Sequence[str], instance: str) -> list[StoredSeal]:
         """The seals of an image, by its pixel digests or its SOP Instance UID."""
+        if self._store.read_only and self._known_secret(LOOKUP_KEY) is None:
+            return []
         tokens = [self._token("pixels", digest) for digest in digests]
         clauses: list[ColumnElement[bool]] = [seal.c.pixels_token.in_(tokens)]
         if instance:
@@ -228,16 +230,25 @@ class JournalStore:
         return hmac.digest(self._lookup_key, f"{kind}\0{value}".encode(), "sha256")
 
     def _secret(self, name: str) -> bytes:
-        query = select(site_secret.c.value).where(site_secret.c.name == name)
-        with self._store.reading() as connection:
-            known = connection.execute(query).scalar_one_or_none()
+        known = self._known_secret(name)
         if known is None:
+            fresh = secrets.token_bytes(32)
             with self._store.writing() as connection:
-                known = connection.execute(query).scalar_one_or_none()
-                if known is None:
-                    known = secrets.token_bytes(32)
-                    connection.execute(insert(site_secret).values(name=name, value=known))
-        return bytes(known)
+                if connection.execute(_secret_named(name)).scalar_one_or_none() is None:
+                    connection.execute(insert(site_secret).values(name=name, value=fresh))
+            known = self._known_secret(name)
+        if known is None:
+            raise Stop(f"the store does not keep its {name}")
+        return known
+
+    def _known_secret(self, name: str) -> bytes | None:
+        with self._store.reading() as connection:
+            known = connection.execute(_secret_named(name)).scalar_one_or_none()
+        return None if known is None else bytes(known)
+
+
+def _secret_named(name: str) -> Select[Any]:
+    return select(site_secret.c.value).where(site_secret.c.name == name)
 
 
 def _studies(connection: Connection, tokens: Any) -> dict[bytes, Any]:

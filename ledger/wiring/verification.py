@@ -16,7 +16,7 @@ from ledger.core.verdict import OUT_OF_REACH, Token, Verdict
 from ledger.core.verify import Evidence, Subject, claimed_device, not_checked, verify
 from ledger.store.journal import JournalStore
 from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
-from ledger.wiring.images import Found, subject
+from ledger.wiring.images import Digests, Found, subject
 
 CHUNK = 64
 """Images verified together: one round of questions to the chain for all of them."""
@@ -139,6 +139,11 @@ class _Read:
     beside: tuple[Bundle, ...]
     damage: str | None
 
+    @property
+    def stopped(self) -> str | None:
+        """Why the pixels could not be decoded to the end, if so: then no record found means nothing."""
+        return self.subject.digests.stopped if isinstance(self.subject.digests, Digests) else None
+
 
 class _Shared:
     """Judges images of one chunk, keeping the proofs of a set of bundles for the next image with the same set."""
@@ -155,6 +160,8 @@ class _Shared:
         verdict = verify(read.subject, self._evidence[names])
         if read.damage is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
             return not_checked(f"evidence beside the image proves nothing: {read.damage}")
+        if read.stopped is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
+            return not_checked(read.stopped)
         return verdict
 
 

@@ -99,7 +99,7 @@ def test_a_bundle_and_a_trust_file_verify_elsewhere_without_a_site_or_a_socket(s
         "    if event in ('socket.connect', 'socket.bind', 'socket.sendto', 'socket.getaddrinfo'):\n"
         "        print('SOCKET', event, file=sys.stderr); raise SystemExit(99)\n"
         "sys.addaudithook(watch)\n"
-        "from ledger.cli import main\n"
+        "from ledger.cli.__main__ import main\n"
         "main()\n"
     )
     arguments = ["verify", "made", "--bundle", "all.seal.json", "--trust", "trust.toml", "--json"]
