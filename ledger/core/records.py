@@ -26,7 +26,7 @@ class Role(IntFlag):
     @property
     def words(self) -> str:
         """The roles in words, for people: `acquire, transform`."""
-        return ", ".join(str(role.name).lower() for role in Role if role in self) or "none"
+        return ", ".join(str(role.name).lower() for role in self) or "none"
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ gives NOT_CHECKED with exit code 6. What AUTHENTIC does not prove: that the devi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
 from ledger.core import content, merkle, signatures, stateproof
 from ledger.core.attributes import ATTRIBUTES
-from ledger.core.certificates import Device, device_id
+from ledger.core.certificates import Certificate, Device, device_id
 from ledger.core.contracts import KeyState
 from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, Unreadable
 from ledger.core.evidence import Bundle, Seal, split_words
@@ -68,6 +69,11 @@ class Evidence:
         for bundle in self.bundles:
             for seal in bundle.seals:
                 self._slots.setdefault((seal.record.key, seal.record.counter), []).append(seal)
+
+    @cached_property
+    def issuers(self) -> tuple[Certificate, ...]:
+        """The certificates of the authorities that the trust file accepts."""
+        return tuple(certificate for _, certificate in self.trust.issuers())
 
     def profiles(self) -> frozenset[str]:
         """The digest profiles that the records name: what a Subject's digests should cover."""
@@ -160,8 +166,7 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Ver
         comparison = _Comparison.of(subject, seal, evidence.bundles[number].studies[seal.study], leaves)
         proofs = evidence.proofs(number)
         record_id = _signed(proofs, seal)  # 4
-        verdict = _Custody(subject, evidence, proofs, seal, comparison).verdict()
-        return replace(verdict, record_id=record_id)
+        return _Custody(subject, evidence, proofs, seal, comparison).verdict(record_id)
     except EvidenceInvalid as error:
         return not_checked(f"the evidence proves nothing ({error.step}): {error}")
     except Unreadable as error:
@@ -220,7 +225,7 @@ class _Custody:
         self.certificate = proofs.certificate(seal.record.key)
         self.device: Device = self.certificate.device()
 
-    def verdict(self) -> Verdict:
+    def verdict(self, record_id: bytes) -> Verdict:
         anchor, state, settled = self._anchored()
         refused = self._refusal(anchor, state)
         lower = (
@@ -241,6 +246,7 @@ class _Custody:
             device=self.device.name,
             sealed_between=bracket,
             checks=checks,
+            record_id=record_id,
             differing=self.comparison.differing,
             regions=self._regions() if token is Token.ALTERED else (),
             block=anchor.block_number if anchor else None,
@@ -276,10 +282,7 @@ class _Custody:
 
     def _refusal(self, anchor: ProvenAnchor | None, state: KeyState) -> str | None:
         """Step 8: why the key was not allowed to sign this, or None."""
-        issuer = next(
-            (name for name, authority in self.proofs.trust.issuers() if self.certificate.is_issued_by(authority)), None
-        )
-        if issuer is None:
+        if not any(self.certificate.is_issued_by(authority) for authority in self.evidence.issuers):
             return "the device's certificate is not from an authority that the trust file accepts"
         for rival in self.evidence.rivals(self.seal):
             if self._is_genuine(rival):
