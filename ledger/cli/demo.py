@@ -23,6 +23,7 @@ from ledger.wiring import assembly
 MARK = "This folder was made by `scanseal demo`, which may delete it.\n"
 CT_SCANNER = ("CT_small.dcm", "MR_small.dcm", "examples_jpeg2k.dcm", "liver_1frame.dcm", "MR_small_RLE.dcm")
 X_RAY = ("examples_rgb_color.dcm", "examples_palette.dcm", "JPEG-lossy.dcm", "MR_small_jpeg_ls_lossless.dcm")
+RADIOGRAPHS = ("chest_cr_jpeg_baseline.dcm", "wg04/RG3_JLSL.dcm")
 NEVER_SEALED = "examples_overlay.dcm"
 STOLEN = "SC_rgb_jpeg_dcmd.dcm"
 
@@ -48,7 +49,7 @@ class Demo:
         self._say("Both devices seal what they make: real images of several modalities and transfer syntaxes.")
         self._copy(CT_SCANNER, "made/ct1")
         self._copy(X_RAY, "made/xr1")
-        self._copy_shared("made/xr1")
+        self._copy_shared(RADIOGRAPHS, "made/xr1")
         self._at_site("seal", str(self._folder / "made/ct1"), "--device", "ct1")
         self._at_site("seal", str(self._folder / "made/xr1"), "--device", "xr1")
         self._at_site("anchor")
@@ -116,6 +117,7 @@ class Demo:
             dataset = pydicom.dcmread(made / "ct1" / name)
             dataset.compress(syntax, generate_instance_uid=False)
             _save(dataset, received / "2-transcoded" / name)
+        self._copy_shared((RADIOGRAPHS[0],), "received/1-intact")
         dataset = pydicom.dcmread(made / "ct1" / "examples_jpeg2k.dcm")
         dataset.decompress(generate_instance_uid=False)
         _save(dataset, received / "2-transcoded" / "examples_jpeg2k.dcm")
@@ -140,12 +142,14 @@ class Demo:
                 raise FixInput(f"pydicom's test file {name} is missing: install pydicom from its wheel")
             _copy_to(Path(str(source)), self._folder / to)
 
-    def _copy_shared(self, to: str) -> None:
-        """Real chest radiographs, where the images folder has some."""
-        if self._images is not None:
-            for source in sorted((self._images / "dicom").rglob("*CR*")) + sorted((self._images / "dicom").glob("*.dcm")):
-                if source.is_file():
-                    _copy_to(source, self._folder / to)
+    def _shared(self, name: str) -> Path | None:
+        """A real radiograph of the images folder, if there is one."""
+        path = self._images / "dicom" / name if self._images else None
+        return path if path is not None and path.is_file() else None
+
+    def _copy_shared(self, names: tuple[str, ...], to: str) -> None:
+        for source in filter(None, map(self._shared, names)):
+            _copy_to(source, self._folder / to)
 
     def _at_site(self, *arguments: str, expect: int = 0) -> None:
         self._scanseal(*arguments, "--site", str(self._site), expect=expect)
