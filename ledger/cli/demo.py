@@ -72,10 +72,11 @@ class Demo:
             f"Done in {time.monotonic() - self._began:.0f} s. Everything is kept in {self._folder}; the chain goes on running."
         )
         here = _shown(self._folder)
+        scanseal = "scanseal" if shutil.which("scanseal") else _shown(Path(sys.argv[0]))
         OUT.print("Try next:")
-        OUT.print(f"  scanseal explain {here}/received/3-edited/CT_small.dcm --site {here}/hospital")
-        OUT.print(f"  scanseal inspect {here}/made/ct1/CT_small.dcm")
-        OUT.print(f"  scanseal devnet down --site {here}/hospital")
+        OUT.print(f"  {scanseal} explain {here}/received/3-edited/CT_small.dcm --site {here}/hospital")
+        OUT.print(f"  {scanseal} inspect {here}/made/ct1/CT_small.dcm")
+        OUT.print(f"  {scanseal} devnet down --site {here}/hospital")
 
     def _show_table(self, received: Path) -> None:
         """What was done to the images beside what verification says of them."""
