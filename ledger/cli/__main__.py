@@ -1,4 +1,5 @@
-"""`python -m ledger.cli`, and what the installed `scanseal` starts: an interrupt is a sentence even while modules are loading."""
+"""`python -m ledger.cli`, and what the installed `scanseal` starts: an interrupt is a sentence even while modules are
+loading."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ class Digests(Mapping[str, PixelDigest]):
     """An image's digests by profile, computed when asked for. Iterating gives the profiles that the image would be sealed with,
     one for each hash; any other profile can still be asked for.
 
-    `refusals` says why a profile has none. A decoder that was stopped (time, memory, a crash) says nothing about the image: asking
+    `refusals` says why a profile has none. A decoder that was stopped (time, memory, a crash) says nothing about the image:
+    asking
     for such a digest raises Unreadable, and `stopped` keeps the reason.
     """
 
