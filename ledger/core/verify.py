@@ -44,8 +44,8 @@ _PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, To
 class Subject:
     """The image to be verified, as read: normalised attributes, and its digests by profile.
 
-    Asking `digests` may raise Unreadable, which gives NOT_CHECKED. Iterating over them gives the profiles that the image would be sealed with; `refusals` says why another has none.
-    Attributes are keyed by DICOM keyword; absent ones are None.
+    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none. Asking
+    for one may raise Unreadable, which gives NOT_CHECKED. Attributes are keyed by DICOM keyword; absent ones are None.
     """
 
     attributes: Mapping[str, str | None]
