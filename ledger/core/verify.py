@@ -44,8 +44,8 @@ _PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, To
 class Subject:
     """The image to be verified, as read: normalised attributes, and its digests by profile.
 
-    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none. Asking
-    for one may raise Unreadable, which gives NOT_CHECKED. Attributes are keyed by DICOM keyword; absent ones are None.
+    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none.
+    Asking for one may raise Unreadable, which gives NOT_CHECKED. Attributes are keyed by DICOM keyword; absent ones are None.
     """
 
     attributes: Mapping[str, str | None]
@@ -64,7 +64,7 @@ class Evidence:
         self.trust, self.facts = trust, facts or Facts()
         self.bundles = tuple(bundles)
         self._proofs: dict[int, Proofs] = {}
-        self._tokens: list[dict[tuple[int, bytes], list[int]]] = [_token_index(bundle) for bundle in self.bundles]
+        self._studies = [_studies(bundle) for bundle in self.bundles]
         self._slots: dict[tuple[bytes, int], list[Seal]] = {}
         for bundle in self.bundles:
             for seal in bundle.seals:
@@ -93,11 +93,12 @@ class Evidence:
 
     def candidates(self, subject: Subject) -> Iterator[tuple[int, Seal]]:
         """Step 2: (bundle number, seal) of every seal that may be this image's."""
+        asked = list(_asked(subject)) if any(self._studies) else []
         for number, bundle in enumerate(self.bundles):
             hits: set[int] = set()
-            for study, key in enumerate(bundle.studies):
-                for token in _tokens(key, subject):
-                    hits.update(self._tokens[number].get((study, token), ()))
+            for finder, seals in self._studies[number]:
+                for item, value in asked:
+                    hits.update(seals.get(finder.token(item, value), ()))
             if not hits and len(bundle.seals) <= OPENING_LIMIT:
                 hits.update(index for index, seal in enumerate(bundle.seals) if _is_of(seal, subject))
             yield from ((number, bundle.seals[index]) for index in sorted(hits))
@@ -121,19 +122,21 @@ def not_checked(reason: str, exit_code: int = 7) -> Verdict:
     return Verdict(Token.NOT_CHECKED, (reason,), exit_code=exit_code)
 
 
-def _token_index(bundle: Bundle) -> dict[tuple[int, bytes], list[int]]:
-    index: dict[tuple[int, bytes], list[int]] = {}
+def _asked(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The (item, value) pairs whose tokens an image is looked up by."""
+    for digest in subject.digests.values():
+        yield content.PIXELS, str(digest)
+    if subject.instance:
+        yield "SOPInstanceUID", subject.instance
+
+
+def _studies(bundle: Bundle) -> list[tuple[content.Finder, dict[bytes, list[int]]]]:
+    """For each study of a bundle, what makes its look-up tokens, and token -> numbers of its seals."""
+    studies: list[tuple[content.Finder, dict[bytes, list[int]]]] = [(content.Finder(key), {}) for key in bundle.studies]
     for number, seal in enumerate(bundle.seals):
         for token in seal.tokens:
-            index.setdefault((seal.study, token), []).append(number)
-    return index
-
-
-def _tokens(key: bytes, subject: Subject) -> Iterator[bytes]:
-    for digest in subject.digests.values():
-        yield content.find_token(key, content.PIXELS, str(digest))
-    if subject.instance:
-        yield content.find_token(key, "SOPInstanceUID", subject.instance)
+            studies[seal.study][1].setdefault(token, []).append(number)
+    return studies
 
 
 def _is_of(seal: Seal, subject: Subject) -> bool:
