@@ -75,11 +75,18 @@ class Verifier:
             ]
         shared = _Shared(self._trust, facts)
         return [
-            Result(found.path, shared.judge(part, (*self._bundles, *stored)), part.subject)
+            Result(found.path, self._judge(part, shared, stored), part.subject)
             if isinstance(part, _Read)
             else Result(found.path, part, None)
             for found, part in zip(chunk, read, strict=True)
         ]
+
+    def _judge(self, read: _Read, shared: _Shared, stored: Sequence[Bundle]) -> Verdict:
+        verdict = shared.judge(read, (*self._bundles, *stored))
+        if verdict.token is not Token.ALTERED or verdict.regions:
+            return verdict
+        # Only an altered image needs the sealed tile hashes, which are large.
+        return shared.judge(read, (*self._bundles, *self._stored([read.subject], with_tiles=True)))
 
     def _read(self, found: Found) -> _Read | Verdict:
         """The image and the bundles beside it, or the verdict that it cannot be read."""
@@ -97,7 +104,7 @@ class Verifier:
         except OSError as error:
             return not_checked(f"cannot be read ({error.strerror})")
 
-    def _stored(self, subjects: Sequence[Subject]) -> tuple[Bundle, ...]:
+    def _stored(self, subjects: Sequence[Subject], *, with_tiles: bool = False) -> tuple[Bundle, ...]:
         """The site's own seals of these images, as one bundle."""
         if self._site is None:
             return ()
@@ -108,7 +115,7 @@ class Verifier:
             for stored in journal.find([str(digest) for digest in one.digests.values()], one.instance)
             if stored.image_key is not None
         }
-        return (exporter.bundle(seals.values(), with_tiles=True),) if seals else ()
+        return (exporter.bundle(seals.values(), with_tiles=with_tiles),) if seals else ()
 
     def _facts(self, read: Sequence[_Read], stored: Sequence[Bundle]) -> Facts:
         if self._oracle is None:
