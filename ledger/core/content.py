@@ -23,6 +23,7 @@ PIXELS = "PixelData"
 DECODED = "DecodedPixels"
 ITEMS: tuple[str, ...] = (PIXELS, DECODED, *(attribute.keyword for attribute in ATTRIBUTES))
 SALT_SIZE = 16
+TOKEN_SIZE = 8
 
 _POSITIONS = {name: position for position, name in enumerate(ITEMS)}
 _NAMES = tuple(name.encode() for name in ITEMS)
@@ -51,7 +52,20 @@ def find_key(study_secret: bytes) -> bytes:
 
 def find_token(key: bytes, item: str, value: str) -> bytes:
     """An 8-byte hint where to look; it proves nothing."""
-    return hmac.digest(key, item.encode() + b"\0" + value.encode(), "sha256")[:8]
+    return Finder(key).token(item, value)
+
+
+class Finder:
+    """The look-up tokens of one study, for whoever asks for many: keying costs three times as much as a token."""
+
+    def __init__(self, key: bytes) -> None:
+        self._keyed = HMAC(key, hashes.SHA256())
+
+    def token(self, item: str, value: str) -> bytes:
+        """`find_token` under this study's find key."""
+        keyed = self._keyed.copy()
+        keyed.update(item.encode() + b"\0" + value.encode())
+        return keyed.finalize()[:TOKEN_SIZE]
 
 
 def _leaf(salts: HMAC, position: int, value: str | None) -> bytes:
