@@ -37,6 +37,7 @@ _VARIABLES: Mapping[Kind, str] = {"anvil": "SCANSEAL_ANVIL", "ganache": "SCANSEA
 _HARDFORKS: Mapping[Kind, str] = {"anvil": "osaka", "ganache": "shanghai"}
 _READY_S = 60.0
 _STOP_S = 20.0
+_RELEASE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,16 @@ class Devnet:
         return number if quantity(chain_id, "chain id") == status.chain_id else None
 
     def _last_port(self, known: Status | None) -> int:
+        """The port of last time, 0 where another program has it by now."""
         if known is None:
             return 0
         port = int(known.url.rpartition(":")[2])
-        return 0 if _is_taken(port) else port
+        deadline = time.monotonic() + _RELEASE_S
+        while _is_taken(port):  # a killed process's threads keep it for a moment
+            if time.monotonic() > deadline:
+                return 0
+            time.sleep(0.05)
+        return port
 
     def _make_folder(self) -> None:
         try:

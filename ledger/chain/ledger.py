@@ -399,8 +399,7 @@ def _deployed(nodes: Nodes, sender: Sender, its: Artefact, arguments: Sequence[A
 
 def _confirmed(nodes: Nodes, mined: Mined) -> Receipt:
     """The receipt, if all nodes have its block."""
-    nodes.agreed({mined.block_number: mined.block_hash})
-    header = nodes.blocks([mined.block_number])[mined.block_number].header
+    header = nodes.agreed({mined.block_number: mined.block_hash})[mined.block_number].header
     return Receipt(mined.transaction, header.number, header.hash, header.timestamp, mined.gas_used, mined.fee_wei)
 
 

@@ -121,12 +121,13 @@ class Nodes:
                 found[number] = self._agreed(number, views)
         return found
 
-    def agreed(self, hashes: Mapping[int, bytes]) -> None:
-        """Raises LedgerDisagrees where a block that somebody named is not on the chain."""
+    def agreed(self, hashes: Mapping[int, bytes]) -> dict[int, KnownBlock]:
+        """The blocks that somebody named by number and hash. Raises LedgerDisagrees where one of them is not on the chain."""
         known = self.blocks(hashes)
         for number, expected in hashes.items():
             if number not in known or known[number].header.hash != expected:
                 raise LedgerDisagrees(f"the chain has another block {number} than 0x{expected.hex()}: a re-org or a lying node")
+        return known
 
     def state(self, number: int, wanted: Mapping[Contract, Sequence[bytes]]) -> KnownState:
         """The storage slots (32 bytes each) of contracts at a block, in one round to each node, as a proof and to be read.

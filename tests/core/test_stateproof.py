@@ -154,7 +154,7 @@ def test_arbitrary_bytes_are_refused_or_read_as_another_decoder_reads_them(data:
             parse()
         except EvidenceInvalid:
             continue
-        assert isinstance(rlp.decode(data), list)
+        assert isinstance(rlp.decode(data), list) or data == b"\x80"  # the empty trie
 
 
 def test_a_pool_that_names_a_node_wrongly_is_not_believed() -> None:

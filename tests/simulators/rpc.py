@@ -25,6 +25,7 @@ from ledger.core.typeddata import keccak256
 LIES = (
     "wrong chain id",
     "false receipt",
+    "moved receipt",
     "false root",
     "false value",
     "pruned proof",
@@ -34,6 +35,7 @@ LIES = (
     "false state",
     "false genesis",
     "false event",
+    "false beacon",
     "moved event",
     "hidden events",
     "other answers",
@@ -148,6 +150,8 @@ def _lie(node: FaultyNode, fault: str, method: str, parameters: list[Any], truth
                 "status": "0x1",
                 "contractAddress": "0x" + "11" * 20,
             }
+        case "moved receipt", "eth_getTransactionReceipt":
+            return truth and truth | {"blockHash": "0x" + "33" * 32}
         case "false root", "eth_getProof":
             return truth | {"accountProof": [_flip(one, -1) for one in truth["accountProof"]]}
         case "false value", "eth_getProof":
@@ -169,7 +173,9 @@ def _lie(node: FaultyNode, fault: str, method: str, parameters: list[Any], truth
         case "false genesis", "eth_getBlockByNumber":
             return _other_block(truth, timestamp="0x1") if truth["number"] == "0x0" else truth
         case "false event", "eth_getLogs":
-            return [entry | {"data": "0x" + "22" * 32 + entry["data"][66:]} for entry in truth]
+            return [entry | {"data": entry["data"][:66] + "22" * 32 + entry["data"][130:]} for entry in truth]
+        case "false beacon", "eth_getLogs":
+            return [entry | {"data": entry["data"][:-80] + "44" * 32 + entry["data"][-16:]} for entry in truth]
         case "moved event", "eth_getLogs":
             return [entry | {"blockHash": "0x" + "33" * 32} for entry in truth]
         case "hidden events", "eth_getLogs":

@@ -181,6 +181,7 @@ def crafted() -> list[Case]:
     other = "0" if key[0] != "0" else "1"
     leaf = [prefix(key, leaf=True), rlp.encode(b"\x2a")]
     inline = [prefix(key[63:], leaf=True), rlp.encode(b"\x2a")]
+    end = [prefix("", leaf=True), rlp.encode(b"\x2a" * 32)]
     branch = branch_with(key[62], [prefix(key[63:], leaf=True), rlp.encode(b"\x2a")])
     long = branch_with(key[62], [prefix(key[63:], leaf=True), rlp.encode(b"\x2a" * 20)])
     cases = [
@@ -221,8 +222,14 @@ def crafted() -> list[Case]:
         ("a nonzero pad nibble", "pad nibble", [[b"\x25" + bytes.fromhex(key), b"\x2a"]]),
         ("an empty path", "hex-prefix", [[b"", b"\x2a"]]),
         ("a path that is a list", "hex-prefix", [[[b"\x20"], b"\x2a"]]),
-        ("an extension without a path", "the extension's path", [[b"\x00", keccak256(rlp.encode(leaf))]]),
-        ("an extension as long as the key", "the extension's path", [[prefix(key, leaf=False), keccak256(rlp.encode(leaf))]]),
+        ("a leaf of another key without a value", "the leaf's value", [[prefix(other + key[1:], leaf=True), b""]]),
+        ("a leaf of another key whose value is a list", "the leaf's value", [[prefix(other + key[1:], leaf=True), [b"\x2a"]]]),
+        ("an extension without a path", "the extension's path", [[b"\x00", keccak256(rlp.encode(leaf))], leaf]),
+        (
+            "an extension as long as the key",
+            "the extension's path",
+            [[prefix(key, leaf=False), keccak256(rlp.encode(end))], end],
+        ),
         ("an extension to nothing", "a child of 0 bytes", [[prefix(key[:4], leaf=False), b""]]),
         ("a child of 31 bytes", "a child of 31 bytes", [branch_with(key[0], b"\x01" * 31)]),
         ("a child of 33 bytes", "a child of 33 bytes", [branch_with(other, b"\x01" * 33)]),
@@ -235,7 +242,17 @@ def crafted() -> list[Case]:
     for name, reason, parts in wrong:
         flat = [rlp.encode(part) for part in (parts[0] if isinstance(parts[0], tuple) else parts)]
         cases.append(crafted_bad(name, reason, keccak256(flat[0]), flat))
+    short, long_value = b"".join(map(rlp.encode, leaf)), b"".join(map(rlp.encode, [leaf[0], rlp.encode(b"\xff" * 32)]))
+    path = rlp.encode(leaf[0])
     forms = [
+        ("a good leaf with a long length for a short list", "shortest form", bytes([0xF8, len(short)]) + short),
+        ("a good leaf with leading zeros in its length", "shortest form", bytes([0xF9, 0, len(long_value)]) + long_value),
+        (
+            "a good leaf with a byte written as a string",
+            "shortest form",
+            bytes([0xC0 + len(path) + 3]) + path + b"\x82\x81\x2a",
+        ),
+        ("a good leaf whose value goes on after it", "ends too early", bytes([0xC0 + len(path) + 2]) + path + b"\x85\x2a"),
         ("a string", "not one RLP list", b"\x83abc"),
         ("an item and more", "not one RLP list", rlp.encode(leaf) + b"\x00"),
         ("a length with leading zeros", "shortest form", b"\xf9\x00\x38" + b"\x80" * 56),
