@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 TRANSACTION_GAS_LIMIT = 1 << 24
 """EIP-7825 (Osaka): no transaction may use more."""
-_CONFLICTS = 8
-"""How often a nonce may be taken by somebody else with the same key before we give up."""
 _KNOWN = ("already known", "known transaction", "already imported")
 _NONCE_USED = ("nonce too low", "correct nonce", "nonce is too low", "invalid nonce", "nonce_too_low")
 _UNDERPRICED = ("underpriced", "gas price too low", "fee too low", "gas price not sufficient")
@@ -109,7 +107,6 @@ class Sender:
         plan = self._plan(to, data, explain)
         hashes: list[bytes] = []
         give_up = time.monotonic() + self._fees.give_up_after_s
-        conflicts = 0
         while True:
             sent, refusal = self._broadcast(self._signed(plan, to, data))
             if sent not in hashes:
@@ -124,10 +121,7 @@ class Sender:
                     f"no block took transaction 0x{sent.hex()} within {self._fees.give_up_after_s:g} s: "
                     "the same command looks whether it came through, and sends it again if not"
                 )
-            if next_nonce > plan.nonce:
-                conflicts += 1
-                if conflicts > _CONFLICTS:
-                    raise LedgerUnavailable(f"another program sends from account {self._account.address}: use one at a time")
+            if next_nonce > plan.nonce:  # another program with this account was first, and may have changed what we build on
                 plan = self._plan(to, data, explain)
             else:
                 # Also fills the place of an older transaction of this account that is stuck before ours.

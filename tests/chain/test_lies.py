@@ -20,12 +20,20 @@ READING_LIES = {
     "pruned proof",
     "false head",
     "false fields",
+    "other block",
     "false state",
     "other answers",
     "missing answer",
     "wrong types",
 }
-SIGHTING_LIES = READING_LIES | {"false event", "false beacon", "moved event", "hidden events", "moved receipt"}
+SIGHTING_LIES = READING_LIES | {
+    "false event",
+    "false beacon",
+    "moved event",
+    "foreign event",
+    "hidden events",
+    "moved receipt",
+}
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_an_anchor_counts_only_when_it_is_proven(anvil: Chain, node: FaultyNode,
     node.fault = lie
     with pytest.raises((LedgerDisagrees, LedgerUnavailable)):
         through.anchor(log, 0, 3, b"\3" * 32, [])
-    if lie == "false receipt":
+    if lie in ("false receipt", "wrong chain id"):  # nothing was sent
         assert anvil.ledger().anchored_size(log) == 0
 
 
@@ -111,6 +119,12 @@ def test_of_two_nodes_the_slower_says_what_is_final(anvil: Chain, node: FaultyNo
     node.fault = lie
     heights = both.heights()
     assert heights == (honest.heights() if lie == "false head" else Heights(0, 0, 0))
+
+
+def test_an_older_block_is_not_taken_for_the_one_asked_for(anvil: Chain, node: FaultyNode, through: Ledger) -> None:
+    node.fault = "other block"
+    with pytest.raises(LedgerDisagrees, match="shows block 1 as block 2"):
+        through.blocks([2])
 
 
 def test_two_chains_are_a_disagreement(anvil: Chain, own_anvil: Chain) -> None:

@@ -31,12 +31,14 @@ LIES = (
     "pruned proof",
     "false head",
     "false fields",
+    "other block",
     "stale head",
     "false state",
     "false genesis",
     "false event",
     "false beacon",
     "moved event",
+    "foreign event",
     "hidden events",
     "other answers",
     "missing answer",
@@ -166,6 +168,8 @@ def _lie(node: FaultyNode, fault: str, method: str, parameters: list[Any], truth
             return _other_block(truth, number=hex(int(truth["number"], 16) + 50)) if parameters[0] == "latest" else truth
         case "false fields", "eth_getBlockByNumber":
             return truth and truth | {"timestamp": "0x1"}
+        case "other block", "eth_getBlockByNumber":
+            return node.ask(method, "0x1", False) if parameters[0].startswith("0x") and parameters[0] != "0x0" else truth
         case "stale head", "eth_getBlockByNumber":
             return node.ask(method, "0x0", False) if parameters[0] in ("latest", "safe", "finalized") else truth
         case "false state", "eth_getBlockByNumber":
@@ -178,6 +182,8 @@ def _lie(node: FaultyNode, fault: str, method: str, parameters: list[Any], truth
             return [entry | {"data": entry["data"][:-80] + "44" * 32 + entry["data"][-16:]} for entry in truth]
         case "moved event", "eth_getLogs":
             return [entry | {"blockHash": "0x" + "33" * 32} for entry in truth]
+        case "foreign event", "eth_getLogs":
+            return [entry | {"address": "0x" + "55" * 20} for entry in truth]
         case "hidden events", "eth_getLogs":
             return []
         case "wrong types", _:
