@@ -44,16 +44,18 @@ const CURVES = {
   "P-256": [p256, unhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")],
 };
 
-/** {x509, der, curve, point, key} of a certificate; `key` is null for a key of another kind than §6 allows. */
+/** {x509, der, from, to, curve, point, key} of a certificate; `key` is null for a key of another kind than §6 allows. */
 export function readCertificate(der) {
   let x509, jwk = {};
   try { x509 = new X509Certificate(der); } catch { throw new Invalid("certificate", "cannot be read"); }
   if (!same(x509.raw, der)) throw new Invalid("certificate", "bytes behind it");
+  const [from, to] = [x509.validFrom, x509.validTo].map((date) => Date.parse(date) / 1000);
+  if (Number.isNaN(from + to)) throw new Invalid("certificate", "without dates");
   try { jwk = x509.publicKey.export({ format: "jwk" }); } catch { /* a key that JWK has no name for */ }
   const [curve, prefix] = CURVES[jwk.crv] ?? [];
-  if (!curve) return { x509, der, key: null };
+  if (!curve) return { key: null };
   const point = cat([4], Buffer.from(jwk.x, "base64url"), Buffer.from(jwk.y, "base64url"));
-  return { x509, der, curve, point, key: sha256(cat(prefix, point)) };
+  return { x509, der, from, to, curve, point, key: sha256(cat(prefix, point)) };
 }
 
 export const isSignedBy = ({ curve, point }, digest, signature) => curve.verify(signature, digest, point, { prehash: false, lowS: true });

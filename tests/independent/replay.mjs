@@ -6,6 +6,7 @@ import { Invalid, cat, hex, same, treeRoot, unhex } from "./bytes.mjs";
 import { checkConsistency, inclusionRoot, openCheckpoint } from "./log.mjs";
 import { cs1, holdsFrame, px1, raw1 } from "./px1.mjs";
 import { ITEMS, encoded, findKey, imageKey, itemLeaf, recordId } from "./records.mjs";
+import * as trie from "./trie.mjs";
 import { verify } from "./verify.mjs";
 
 const VECTORS = join(dirname(fileURLToPath(import.meta.url)), "..", "vectors");
@@ -14,6 +15,33 @@ const path = (c) => c.path.map(unhex);
 const ok = (holds, step) => {
   if (!holds) throw new Invalid(step, "it leads elsewhere");
   return "ok";
+};
+
+/** Hex digits without 0x and leading zeros, and integers, in one notation. */
+const plain = (v) => (typeof v === "number" ? BigInt(v).toString(16) : v.replace(/^0x/, "")).replace(/^0+(?=.)/, "");
+const shown = (values) => Object.fromEntries(Object.entries(values).map(([name, v]) => [name, plain(typeof v === "bigint" ? v.toString(16) : hex(v))]));
+
+/** A proof by itself: every node once, and each needed. */
+function alone(nodes, read) {
+  const index = trie.index(nodes.map(unhex)), found = read(index);
+  if (index.size !== nodes.length || index.used.size !== nodes.length) throw new Invalid("state proof", "nodes that prove nothing");
+  return found;
+}
+
+const headerOf = (bytes) => {
+  const { hash, number, time, stateRoot } = trie.header(bytes);
+  return shown({ hash, number, timestamp: time, state_root: stateRoot, rlp: bytes });
+};
+
+/** What each kind of state proof reads. */
+const PROOFS = {
+  header: (c) => headerOf(trie.headerRlp(c.block)),
+  "header rlp": (c) => headerOf(unhex(c.rlp)),
+  account: (c) => {
+    const found = alone(c.nodes, (index) => trie.account(index, unhex(c.state_root), unhex(c.address)));
+    return found ? shown({ nonce: found.nonce, balance: found.balance, storage_root: found.storageRoot, code_hash: found.codeHash }) : { nonce: "0", balance: "0" };
+  },
+  storage: (c) => shown({ value: alone(c.nodes, (index) => trie.storageWord(index, unhex(c.storage_root), unhex(c.slot))) }),
 };
 
 /** What each kind of vector, <folder>/<file>, gives; compared with `expect`. An `Invalid` gives its step. */
@@ -47,6 +75,10 @@ const KINDS = {
     const found = [key, findKey(secret), cat(...leaves)].map((bytes) => Buffer.from(bytes).toString("base64url"));
     const holds = same(treeRoot(leaves), unhex(c.root.slice(2))) && found.join() === [c.image_key, c.find_key, c.leaves].join();
     return holds ? "valid" : found.join();
+  },
+  stateproof: (c) => {
+    const found = PROOFS[c.kind](c);
+    return ok(Object.entries(found).every(([name, v]) => c[name] === undefined || v === plain(c[name])), "state proof");
   },
   bundles: (c) => {
     const found = verify({ subject: c.subject, trustToml: c.trust, bundleJson: c.bundle, facts: c.facts });

@@ -18,7 +18,7 @@ const ROLE_ACQUIRE = 1n;
 class OutOfReach extends Error {}
 const fail = (step, message) => { throw new Invalid(step, message); };
 const verdict = (token, reason, more = {}) =>
-  ({ verdict: token, exit_code: EXIT[token], reasons: [reason], differing: [], sealed_between: null, ...more });
+  ({ verdict: token, exit_code: EXIT[token], reasons: [reason], differing: [], sealed_between: [null, null], ...more });
 
 /** The custody verdict of one image. A trust file that is no trust file: verdict null, exit code 2. */
 export function verify({ subject, trustToml, bundleJson, facts = {} }) {
@@ -67,6 +67,7 @@ function candidates(bundle, subject) {
 
 /** 3: {pixels: the same?, differing: names of attributes}. */
 function compare(seal, subject, findKey) {
+  if (seal.record.profile !== `${profileOf(seal)}/attributes-1`) fail("content", `the profile ${seal.record.profile}`);
   if (seal.leaves.length !== 32 * ITEMS.length) fail("content", "another number of leaves");
   if (!same(treeRoot(pieces(seal.leaves, 32)), seal.record.content)) fail("content", "the leaves do not hash to content");
   const pixels = hasPixels(seal, subject);
@@ -111,9 +112,8 @@ function anchored(bundle, seal, log, trust) {
   if (!same(inclusionRoot(leaf, seal.included.index, size, pieces(seal.included.path, 32)), root)) fail("inclusion", "another root");
   const beacons = keccak(cat(...anchor.beacons.map(({ number, hash }) => cat(big(number, 8), hash))));
   const commitment = keccak(cat(root, word(anchor.old_size), word(anchor.block_number), word(anchor.block_time), beacons));
-  const read = storage(state, trust.anchor_log.address, trust.anchor_log.code_hash);
-  if (!same(read(mapping(word(size), mapping(log.log_id, word(1)))), commitment)) fail("state", `another anchor of size ${size}`);
-  if (block.time < anchor.block_time) fail("state", "older than the anchor");
+  const read = storage(state, trust.anchor_log);
+  if (!same(read(mapping(word(size), mapping(log.log_id, word(1)))), commitment)) fail("state proof", `another anchor of size ${size}`);
   return { time: anchor.block_time, beacons: anchor.beacons, block, state };
 }
 
@@ -143,19 +143,19 @@ function keyState(key, proven, { trust, facts }) {
 
 /** 8: why the key was not to be believed, or null. */
 function refusal(seal, certificate, known, time, { trust, bundles }) {
+  const isEnrolled = integer(known.certificate) !== 0n;
+  if (isEnrolled && !same(known.certificate, sha256(certificate.der))) fail("certificate", "another one is enrolled");
   if (!trust.issuers.some((issuer) => isIssuedBy(certificate.x509, issuer))) return "the certificate's issuer is not trusted";
   const id = idOf(seal.record, trust);
   for (const { record, signature } of bundles.flatMap((bundle) => bundle.seals))
     if (same(record.key, seal.record.key) && record.counter === seal.record.counter && !same(idOf(record, trust), id)
       && isSignedBy(certificate, idOf(record, trust), signature)) return "two records in one slot";
   if (time === null) return known.compromised ? "the key is compromised" : null;
-  if (integer(known.certificate) === 0n) return "the key was never enrolled";
-  if (!same(known.certificate, sha256(certificate.der))) fail("certificate", "another one is enrolled");
+  if (!isEnrolled) return "the key was never enrolled";
   if (known.compromised && time >= known.compromised) return "the key was compromised";
   if (time < known.enrolled || (known.retired && time > known.retired)) return "the key was not enrolled then";
   if (!(known.roles & ROLE_ACQUIRE)) return "the key may not acquire";
-  const { validFrom, validTo } = certificate.x509, at = Number(time) * 1000;
-  return Date.parse(validFrom) <= at && at <= Date.parse(validTo) ? null : "the certificate was not valid then";
+  return certificate.from <= time && time <= certificate.to ? null : "the certificate was not valid then";
 }
 
 /** 9: the time of the record's beacon, if its block is known to be the chain's, else null. */
@@ -185,7 +185,7 @@ function judge(view, bundle, seal) {
     if (seal.included) {
       anchor = anchored(bundle, seal, log, trust);
       settled = isSettled(anchor.block, view);
-      const registry = storage(anchor.state, trust.device_registry.address, trust.device_registry.code_hash);
+      const registry = storage(anchor.state, trust.device_registry);
       const slot = mapping(seal.record.key, word(1));
       words = [registry(slot), registry(word((integer(slot) + 1n) % (1n << 256n)))];
     }
