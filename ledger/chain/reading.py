@@ -22,6 +22,8 @@ from ledger.core.typeddata import keccak256
 
 Finality = Literal["included", "safe", "final"]
 
+LAG = 12
+"""Blocks that one node may be behind another."""
 PROOF_SLOTS = 256
 """Storage slots in one `eth_getProof`; nodes limit this (Geth at 1,024)."""
 EVENT_SPAN = 5_000
@@ -109,6 +111,11 @@ class Nodes:
         """How far the chain has come."""
         known = [self._heights(endpoint) for endpoint in self.endpoints]
         included, safe, final = (min(column) for column in zip(*known, strict=True))
+        for endpoint, (newest, _, _) in zip(self.endpoints, known, strict=True):
+            behind = max(column[0] for column in known) - newest
+            if behind > LAG:
+                # An old head hides revocations, so the one node that is behind must not decide for all.
+                raise LedgerUnavailable(f"{endpoint.name} is {behind} blocks behind the other nodes: wait, or name another node")
         return Heights(included, min(safe, included), min(final, safe, included))
 
     def blocks(self, numbers: Iterable[int]) -> dict[int, KnownBlock]:

@@ -6,6 +6,7 @@ import pytest
 
 from ledger.chain import Depths, Endpoint, FeePolicy, Heights, Ledger, Nodes
 from ledger.chain.devnet import make_block
+from ledger.chain.reading import LAG
 from ledger.chain.rpc import Call, Refusal, octets, quantity
 from ledger.core.errors import FixInput, LedgerDisagrees, LedgerUnavailable
 from tests.chain.conftest import Chain, fresh
@@ -121,3 +122,12 @@ def test_more_calls_than_a_batch_holds_keep_their_order(anvil: Chain, node: Faul
     assert answers[:20] == answers[20:]
     assert len(set(answers)) == 20
     assert node.http_requests == 6
+
+
+def test_a_node_that_is_far_behind_does_not_decide_for_all(own_anvil: Chain) -> None:
+    with FaultyNode(own_anvil.url) as node:
+        node.fault = "stale head"
+        for _ in range(LAG + 5):
+            make_block(Endpoint(own_anvil.url))
+        with pytest.raises(LedgerUnavailable, match="behind"):
+            Nodes([Endpoint(own_anvil.url), Endpoint(node.url)]).heights()
