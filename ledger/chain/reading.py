@@ -115,7 +115,7 @@ class Nodes:
             behind = max(column[0] for column in known) - newest
             if behind > LAG:
                 # An old head hides revocations, so the one node that is behind must not decide for all.
-                raise LedgerUnavailable(f"{endpoint.name} is {behind} blocks behind the other nodes: wait, or name another node")
+                raise LedgerUnavailable(f"{endpoint.name} is {behind} blocks behind the others: wait, or name another node")
         return Heights(included, min(safe, included), min(final, safe, included))
 
     def blocks(self, numbers: Iterable[int]) -> dict[int, KnownBlock]:
