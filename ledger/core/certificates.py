@@ -94,7 +94,10 @@ class Certificate:
 
     def is_valid_at(self, time: int) -> bool:
         """Whether `time` (seconds since 1970) lies in the certificate's validity."""
-        moment = datetime.fromtimestamp(time, UTC)
+        try:
+            moment = datetime.fromtimestamp(time, UTC)
+        except (OverflowError, ValueError, OSError):
+            return False
         return self.x509.not_valid_before_utc <= moment <= self.x509.not_valid_after_utc
 
     def is_issued_by(self, authority: Certificate) -> bool:

@@ -138,7 +138,7 @@ class Proofs:
     def with_news(self, key: bytes, known: KeyState | None) -> KeyState:
         """A key's state with the earliest date that any trusted source gives for retirement and compromise."""
         fresh = self.facts.keys.get(key)
-        if fresh is not None and known is not None and fresh.certificate != known.certificate:
+        if fresh is not None and known is not None and any(known.certificate) and fresh.certificate != known.certificate:
             raise LedgerDisagrees("the chain now names another certificate for the key than the proven state does")
         known = fresh or known or KeyState(bytes(32), 0, 0, 0, Role(0))
         news = [notice for notice in self.trust.keys if notice.key == key]

@@ -17,96 +17,23 @@ gives NOT_CHECKED with exit code 6. What AUTHENTIC does not prove: that the devi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 
-from ledger.core import content, merkle, signatures, stateproof
+from ledger.core import content, merkle, signatures
 from ledger.core.attributes import ATTRIBUTES
-from ledger.core.certificates import Certificate, Device, device_id
+from ledger.core.certificates import Device
 from ledger.core.contracts import KeyState
 from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, Unreadable
-from ledger.core.evidence import Bundle, Seal, split_words
-from ledger.core.pixels import ChangedTile, PixelDigest, changed_tiles
+from ledger.core.evidence import Seal, split_words
+from ledger.core.pixels import PROFILES, ChangedTile, changed_tiles
 from ledger.core.proof import Proofs, ProvenAnchor
-from ledger.core.trust import Facts, Trust
+from ledger.core.search import Evidence, Subject, claimed_device, has_pixels
 from ledger.core.verdict import OUT_OF_REACH, Axis, Check, Token, Verdict
-
-OPENING_LIMIT = 1024
-"""Without a token's hit, this many seals of a bundle are tried by opening their leaves."""
 
 _GROUPS = {attribute.keyword: attribute.group for attribute in ATTRIBUTES}
 _PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, Token.REVOKED, Token.NOT_CHECKED)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The image to be verified, as read: normalised attributes, and its digests by profile.
-
-    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none.
-    Asking for one may raise Unreadable, which gives NOT_CHECKED. Attributes are keyed by DICOM keyword; absent ones are None.
-    """
-
-    attributes: Mapping[str, str | None]
-    digests: Mapping[str, PixelDigest]
-    refusals: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def instance(self) -> str:
-        return self.attributes.get("SOPInstanceUID") or ""
-
-
-class Evidence:
-    """All bundles that a verifier was given, with their proofs, for one trust file and one set of facts."""
-
-    def __init__(self, bundles: Iterable[Bundle], trust: Trust, facts: Facts | None = None) -> None:
-        self.trust, self.facts = trust, facts or Facts()
-        self.bundles = tuple(bundles)
-        self._proofs: dict[int, Proofs] = {}
-        self._studies = [_studies(bundle) for bundle in self.bundles]
-        self._slots: dict[tuple[bytes, int], list[Seal]] = {}
-        for bundle in self.bundles:
-            for seal in bundle.seals:
-                self._slots.setdefault((seal.record.key, seal.record.counter), []).append(seal)
-
-    @cached_property
-    def issuers(self) -> tuple[Certificate, ...]:
-        """The certificates of the authorities that the trust file accepts."""
-        return tuple(certificate for _, certificate in self.trust.issuers())
-
-    def profiles(self) -> frozenset[str]:
-        """The digest profiles that the records name: what a Subject's digests should cover."""
-        return frozenset(seal.record.profile.partition("/")[0] for bundle in self.bundles for seal in bundle.seals)
-
-    def proofs(self, number: int) -> Proofs:
-        if number not in self._proofs:
-            self._proofs[number] = Proofs(self.bundles[number], self.trust, self.facts)
-        return self._proofs[number]
-
-    def state_block(self, number: int, state: int) -> int | None:
-        """The block number of a bundle's state, None where its header cannot be read."""
-        try:
-            return stateproof.parse_header(self.bundles[number].states[state].header).number
-        except EvidenceInvalid:
-            return None
-
-    def candidates(self, subject: Subject) -> Iterator[tuple[int, Seal]]:
-        """Step 2: (bundle number, seal) of every seal that may be this image's."""
-        asked = list(_asked(subject)) if any(self._studies) else []
-        for number, bundle in enumerate(self.bundles):
-            hits: set[int] = set()
-            for finder, seals in self._studies[number]:
-                for item, value in asked:
-                    hits.update(seals.get(finder.token(item, value), ()))
-            if not hits and len(bundle.seals) <= OPENING_LIMIT:
-                hits.update(index for index, seal in enumerate(bundle.seals) if _is_of(seal, subject))
-            yield from ((number, bundle.seals[index]) for index in sorted(hits))
-
-    def rivals(self, seal: Seal) -> list[Seal]:
-        """Other records in the same slot (key and counter) of the device: a key that signed two is not to be believed."""
-        same = self._slots[seal.record.key, seal.record.counter]
-        return [other for other in same if other.record.value != seal.record.value]
 
 
 def verify(subject: Subject, evidence: Evidence) -> Verdict:
@@ -122,49 +49,9 @@ def not_checked(reason: str, exit_code: int = 7) -> Verdict:
     return Verdict(Token.NOT_CHECKED, (reason,), exit_code=exit_code)
 
 
-def _asked(subject: Subject) -> Iterator[tuple[str, str]]:
-    """The (item, value) pairs whose tokens an image is looked up by."""
-    for digest in subject.digests.values():
-        yield content.PIXELS, str(digest)
-    if subject.instance:
-        yield "SOPInstanceUID", subject.instance
-
-
-def _studies(bundle: Bundle) -> list[tuple[content.Finder, dict[bytes, list[int]]]]:
-    """For each study of a bundle, what makes its look-up tokens, and token -> numbers of its seals."""
-    studies: list[tuple[content.Finder, dict[bytes, list[int]]]] = [(content.Finder(key), {}) for key in bundle.studies]
-    for number, seal in enumerate(bundle.seals):
-        for token in seal.tokens:
-            studies[seal.study][1].setdefault(token, []).append(number)
-    return studies
-
-
-def _is_of(seal: Seal, subject: Subject) -> bool:
-    try:
-        leaves = seal.leaf_hashes
-    except EvidenceInvalid:
-        return False
-    if len(leaves) != len(content.ITEMS):
-        return False
-    same_instance = bool(subject.instance) and content.opens(leaves, seal.image_key, "SOPInstanceUID", subject.instance)
-    return same_instance or _has_pixels(seal, leaves, subject)
-
-
-def _has_pixels(seal: Seal, leaves: Sequence[bytes], subject: Subject) -> bool:
-    """Whether the sealed pixels are the subject's: as sealed, or as the named decoder decodes a lossy codestream."""
-    sealed = subject.digests.get(seal.record.profile.partition("/")[0])
-    if sealed is not None and content.opens(leaves, seal.image_key, content.PIXELS, str(sealed)):
-        return True
-    decoded = subject.digests.get("px1-sha256")
-    return (
-        seal.decoder is not None
-        and decoded is not None
-        and content.opens(leaves, seal.image_key, content.DECODED, f"{decoded} {seal.decoder}")
-    )
-
-
 def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Verdict:
     try:
+        _check_profile(seal.record.profile)
         leaves = content.opened(seal.leaf_hashes, seal.record.content)  # 3
         comparison = _Comparison.of(subject, seal, evidence.bundles[number].studies[seal.study], leaves)
         proofs = evidence.proofs(number)
@@ -178,6 +65,12 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Ver
         return not_checked(str(error), OUT_OF_REACH)
 
 
+def _check_profile(profile: str) -> None:
+    digest, _, attributes = profile.partition("/")
+    if digest not in PROFILES or attributes != content.ATTRIBUTE_LIST:
+        raise EvidenceInvalid("the record names a profile that this version does not know", "content")
+
+
 @dataclass(frozen=True)
 class _Comparison:
     """Step 3: the image beside what was sealed."""
@@ -187,7 +80,7 @@ class _Comparison:
 
     @classmethod
     def of(cls, subject: Subject, seal: Seal, find_key: bytes, leaves: Sequence[bytes]) -> _Comparison:
-        same_pixels = _has_pixels(seal, leaves, subject)
+        same_pixels = has_pixels(seal, leaves, subject)
         _check_hints(seal, find_key, leaves, subject)
         differing = content.differing(leaves, seal.image_key, subject.attributes)
         if not same_pixels and "SOPInstanceUID" in differing:
@@ -285,7 +178,9 @@ class _Custody:
 
     def _refusal(self, anchor: ProvenAnchor | None, state: KeyState) -> str | None:
         """Step 8: why the key was not allowed to sign this, or None."""
-        if not any(self.certificate.is_issued_by(authority) for authority in self.evidence.issuers):
+        time = anchor.block_time if anchor else self.seal.record.claimed_time
+        issuers = [authority for authority in self.evidence.issuers if self.certificate.is_issued_by(authority)]
+        if not any(authority.is_valid_at(time) for authority in issuers):
             return "the device's certificate is not from an authority that the trust file accepts"
         for rival in self.evidence.rivals(self.seal):
             if self._is_genuine(rival):
@@ -298,7 +193,6 @@ class _Custody:
             return "the key was never enrolled in the registry"
         if state.certificate != self.certificate.fingerprint:
             raise EvidenceInvalid("the certificate is not the one enrolled on chain", "certificate")
-        time = anchor.block_time
         if state.compromised_since and time >= state.compromised_since:
             return "the key was compromised by the time the record was anchored"
         if time < state.enrolled_at or (state.retired_at and time > state.retired_at):
@@ -385,15 +279,6 @@ def _time_check(lower: int | None, upper: int | None) -> Check:
     if upper is not None:
         return Check("ok", "on chain since a known block; how long before is not proven")
     return Check("not_checked", "not yet on chain: only the device's own clock speaks")
-
-
-def claimed_device(subject: Subject) -> bytes | None:
-    """The id of the device that an image names itself as made by; None where it does not name one whole."""
-    names = [subject.attributes.get(name) for name in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
-    manufacturer, model, serial = names
-    if not manufacturer or not model or not serial:
-        return None
-    return device_id(manufacturer, model, serial)
 
 
 def _without_record(subject: Subject, evidence: Evidence) -> Verdict:

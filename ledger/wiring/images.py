@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ledger.core.errors import FixInput, Refused, Unreadable
 from ledger.core.pixels import PixelDigest
-from ledger.core.verify import Subject
+from ledger.core.search import Subject
 from ledger.dicom import Image
 from ledger.register import Sealable
 

@@ -11,9 +11,10 @@ from typing import Protocol
 
 from ledger.core.errors import EvidenceInvalid, LedgerDisagrees, LedgerUnavailable, Refused, ScanSealError, Unreadable
 from ledger.core.evidence import Bundle
+from ledger.core.search import Evidence, Subject, claimed_device
 from ledger.core.trust import Facts, Trust
 from ledger.core.verdict import OUT_OF_REACH, Token, Verdict
-from ledger.core.verify import Evidence, Subject, claimed_device, not_checked, verify
+from ledger.core.verify import not_checked, verify
 from ledger.store.journal import JournalStore
 from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
 from ledger.wiring.images import Digests, Found, subject

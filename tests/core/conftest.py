@@ -3,7 +3,7 @@ import pytest
 
 from ledger.core import pixels
 from ledger.core.attributes import ATTRIBUTES
-from ledger.core.verify import Subject
+from ledger.core.search import Subject
 from tests.simulators.ledger import World
 
 VALUES = {

@@ -12,7 +12,7 @@ from ledger.core.verdict import EXIT_CODES, SEVERITY, Token, Verdict, worst
 from ledger.core.verify import Evidence, verify
 from ledger.keys import authority, signers
 from tests.core.conftest import make_subject, subject_of
-from tests.simulators.ledger import START, World
+from tests.simulators.ledger import REGISTRY, START, World
 
 
 def verdict_of(subject, bundle, trust, facts=None) -> Verdict:
@@ -95,7 +95,7 @@ def test_an_image_without_a_record_is_unregistered(world):
 
 def test_a_lossy_original_and_what_its_named_decoder_makes_of_it_are_authentic(world):
     from ledger.core import pixels
-    from ledger.core.verify import Subject
+    from ledger.core.search import Subject
 
     decoded = make_subject()
     cs1 = pixels.cs1("JPEG", [b"codestream"])
@@ -328,3 +328,39 @@ def test_the_worst_of_many_decides_in_the_documented_order():
     assert worst([]) is None
     assert set(EXIT_CODES) == set(Token)
     assert contracts.KEYS_SLOT is not None
+
+
+# ---- from a review ----
+
+
+def test_a_key_enrolled_after_the_anchor_is_revoked_online_too(world):
+    state = KeyState(world.certificate.fingerprint, START + 99, 0, 0, Role.ACQUIRE)
+    for slot in contracts.key_slots(world.signer.key):
+        world.storage[REGISTRY][slot] = 0
+    subject = make_subject()
+    bundle = world.anchored([world.seal(subject)])
+    facts = Facts(keys={world.signer.key: state})
+    assert verdict_of(subject, bundle, world.trust(8), facts).token is Token.REVOKED
+
+
+@pytest.mark.parametrize(
+    "profile", ["px1-sha256/attributes-2", "px1-sha256", "px2-sha256/attributes-1", "px1-sha256/attributes-1/x"]
+)
+def test_a_record_of_an_unknown_profile_proves_nothing(world, profile):
+    subject = make_subject()
+    bundle = world.anchored([world.seal(subject, profile_name=profile)])
+    assert verdict_of(subject, bundle, world.trust(8)).token is Token.NOT_CHECKED
+
+
+def test_an_authority_that_was_not_valid_any_more_issues_nothing(world):
+    subject = make_subject()
+    late = (20 * 365 * 86400) // 10 + 5
+    world.enrol(world.signer, world.certificate)
+    bundle = world.anchored([world.seal(subject, claimed_time=world.time_of(late))], block=late, state_block=late + 1)
+    assert verdict_of(subject, bundle, world.trust(late + 1)).token is Token.REVOKED
+
+
+def test_a_block_time_beyond_the_calendar_is_no_crash(world):
+    subject = make_subject()
+    seal = world.seal(subject, claimed_time=2**63)
+    assert verdict_of(subject, world.bundle([seal]), world.trust()).token is Token.REVOKED

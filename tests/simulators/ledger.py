@@ -22,9 +22,9 @@ from ledger.core.contracts import Beacon
 from ledger.core.evidence import Anchor, BeaconPart, Bundle, Included, Ledger, RecordPart, Seal, State, Tiles
 from ledger.core.pixels import PixelDigest
 from ledger.core.records import AcquisitionRecord, Role, SignedRecord
+from ledger.core.search import Subject
 from ledger.core.trust import Trust
 from ledger.core.typeddata import Domain, keccak256
-from ledger.core.verify import Subject
 from ledger.keys import authority, signers
 from ledger.keys.signers import SoftwareSigner
 
@@ -154,6 +154,7 @@ class World:
         decoded: PixelDigest | None = None,
         tiles: bool = False,
         in_log: bool = True,
+        profile_name: str | None = None,
         **changes: object,
     ) -> Seal:
         """A seal, signed and appended to the log; `changes` replace fields of the record before it is signed."""
@@ -164,6 +165,7 @@ class World:
         image_key = content.image_key(self.study_secret, str(digest), subject.instance)
         commitment = content.commit(values, image_key)
         record = replace(self.draft(subject, profile, signer=signer), content=commitment.root, **changes)
+        record = replace(record, profile=profile_name or record.profile)
         signing = signer or self.signer
         record_id = record.id(self.domain)
         signed = SignedRecord(record, signing.sign(record_id))

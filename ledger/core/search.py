@@ -1,0 +1,137 @@
+"""Finding the seals that may be an image's: step 2 of the verification in FORMAT.md §9."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ledger.core import content, stateproof
+from ledger.core.certificates import Certificate, device_id
+from ledger.core.errors import EvidenceInvalid
+from ledger.core.evidence import Bundle, Seal
+from ledger.core.pixels import PixelDigest
+from ledger.core.proof import Proofs
+from ledger.core.trust import Facts, Trust
+
+OPENING_LIMIT = 1024
+"""Without a token's hit, this many seals of a bundle are tried by opening their leaves."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The image to be verified, as read: normalised attributes, and its digests by profile.
+
+    Iterating over `digests` gives the profiles that the image would be sealed with; `refusals` says why another has none.
+    Asking for one may raise Unreadable, which gives NOT_CHECKED. Attributes are keyed by DICOM keyword; absent ones are None.
+    """
+
+    attributes: Mapping[str, str | None]
+    digests: Mapping[str, PixelDigest]
+    refusals: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def instance(self) -> str:
+        return self.attributes.get("SOPInstanceUID") or ""
+
+
+class Evidence:
+    """All bundles that a verifier was given, with their proofs, for one trust file and one set of facts."""
+
+    def __init__(self, bundles: Iterable[Bundle], trust: Trust, facts: Facts | None = None) -> None:
+        self.trust, self.facts = trust, facts or Facts()
+        self.bundles = tuple(bundles)
+        self._proofs: dict[int, Proofs] = {}
+        self._studies = [_studies(bundle) for bundle in self.bundles]
+        self._slots: dict[tuple[bytes, int], list[Seal]] = {}
+        for bundle in self.bundles:
+            for seal in bundle.seals:
+                self._slots.setdefault((seal.record.key, seal.record.counter), []).append(seal)
+
+    @cached_property
+    def issuers(self) -> tuple[Certificate, ...]:
+        """The certificates of the authorities that the trust file accepts."""
+        return tuple(certificate for _, certificate in self.trust.issuers())
+
+    def profiles(self) -> frozenset[str]:
+        """The digest profiles that the records name: what a Subject's digests should cover."""
+        return frozenset(seal.record.profile.partition("/")[0] for bundle in self.bundles for seal in bundle.seals)
+
+    def proofs(self, number: int) -> Proofs:
+        if number not in self._proofs:
+            self._proofs[number] = Proofs(self.bundles[number], self.trust, self.facts)
+        return self._proofs[number]
+
+    def state_block(self, number: int, state: int) -> int | None:
+        """The block number of a bundle's state, None where its header cannot be read."""
+        try:
+            return stateproof.parse_header(self.bundles[number].states[state].header).number
+        except EvidenceInvalid:
+            return None
+
+    def candidates(self, subject: Subject) -> Iterator[tuple[int, Seal]]:
+        """Step 2: (bundle number, seal) of every seal that may be this image's."""
+        asked = list(_asked(subject)) if any(self._studies) else []
+        for number, bundle in enumerate(self.bundles):
+            hits: set[int] = set()
+            for finder, seals in self._studies[number]:
+                for item, value in asked:
+                    hits.update(seals.get(finder.token(item, value), ()))
+            if not hits and len(bundle.seals) <= OPENING_LIMIT:
+                hits.update(index for index, seal in enumerate(bundle.seals) if _is_of(seal, subject))
+            yield from ((number, bundle.seals[index]) for index in sorted(hits))
+
+    def rivals(self, seal: Seal) -> list[Seal]:
+        """Other records in the same slot (key and counter) of the device: a key that signed two is not to be believed."""
+        same = self._slots[seal.record.key, seal.record.counter]
+        return [other for other in same if other.record != seal.record]
+
+
+def claimed_device(subject: Subject) -> bytes | None:
+    """The id of the device that an image names itself as made by; None where it does not name one whole."""
+    names = [subject.attributes.get(name) for name in ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")]
+    manufacturer, model, serial = names
+    if not manufacturer or not model or not serial:
+        return None
+    return device_id(manufacturer, model, serial)
+
+
+def has_pixels(seal: Seal, leaves: Sequence[bytes], subject: Subject) -> bool:
+    """Whether the sealed pixels are the subject's: as sealed, or as the named decoder decodes a lossy codestream."""
+    sealed = subject.digests.get(seal.record.profile.partition("/")[0])
+    if sealed is not None and content.opens(leaves, seal.image_key, content.PIXELS, str(sealed)):
+        return True
+    decoded = subject.digests.get("px1-sha256")
+    return (
+        seal.decoder is not None
+        and decoded is not None
+        and content.opens(leaves, seal.image_key, content.DECODED, f"{decoded} {seal.decoder}")
+    )
+
+
+def _asked(subject: Subject) -> Iterator[tuple[str, str]]:
+    """The (item, value) pairs whose tokens an image is looked up by."""
+    for digest in subject.digests.values():
+        yield content.PIXELS, str(digest)
+    if subject.instance:
+        yield "SOPInstanceUID", subject.instance
+
+
+def _studies(bundle: Bundle) -> list[tuple[content.Finder, dict[bytes, list[int]]]]:
+    """For each study of a bundle, what makes its look-up tokens, and token -> numbers of its seals."""
+    studies: list[tuple[content.Finder, dict[bytes, list[int]]]] = [(content.Finder(key), {}) for key in bundle.studies]
+    for number, seal in enumerate(bundle.seals):
+        for token in seal.tokens:
+            studies[seal.study][1].setdefault(token, []).append(number)
+    return studies
+
+
+def _is_of(seal: Seal, subject: Subject) -> bool:
+    try:
+        leaves = seal.leaf_hashes
+    except EvidenceInvalid:
+        return False
+    if len(leaves) != len(content.ITEMS):
+        return False
+    same_instance = bool(subject.instance) and content.opens(leaves, seal.image_key, "SOPInstanceUID", subject.instance)
+    return same_instance or has_pixels(seal, leaves, subject)
