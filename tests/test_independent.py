@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ import tomli_w
 from ledger.core import contracts, evidence, merkle, trust, verify
 from ledger.core.contracts import Beacon, KeyState, key_slots
 from ledger.core.errors import EvidenceInvalid, FixInput
-from ledger.core.evidence import BeaconPart, Bundle
+from ledger.core.evidence import BeaconPart, Bundle, RecordPart
 from ledger.core.pixels import PixelDigest
-from ledger.core.records import Role
+from ledger.core.records import Role, SignedRecord
+from ledger.core.search import Evidence, Subject
+from ledger.core.signatures import ORDERS
 from ledger.core.trust import DeviceNotice, Facts, KeyNotice, Trust
+from ledger.core.typeddata import Domain
 from ledger.core.verdict import Token
-from ledger.core.verify import Evidence, Subject
-from ledger.keys.signers import Curve
+from ledger.dicom import read
+from ledger.keys.signers import Curve, new_key
 from tests.core.conftest import make_subject
-from tests.simulators.ledger import ANCHOR_LOG, REGISTRY, START, World
+from tests.simulators.ledger import ANCHOR_LOG, CHAIN_ID, REGISTRY, START, World
 
 HERE = Path(__file__).parent
 KINDS = sorted(f"{path.parent.name}/{path.stem}" for path in (HERE / "vectors").glob("*/*.json"))
@@ -37,13 +41,46 @@ ACME = {"Manufacturer": "Acme", "ManufacturerModelName": "CT 3000", "DeviceSeria
 Case = dict[str, Any]
 
 
-def replay(*folders: Path) -> subprocess.CompletedProcess[str]:
-    """The second implementation over the vectors of these folders. A missing node is a failure, not a skip."""
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A script of the second implementation. A missing node is a failure, not a skip."""
     node = shutil.which("node")
     if node is None:
         pytest.fail("node is missing: install Node 18 or newer, then `npm ci`")
-    command = [node, str(HERE / "independent" / "replay.mjs"), *map(str, folders)]
+    command = [node, str(HERE / "independent" / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def replay(*folders: Path) -> subprocess.CompletedProcess[str]:
+    return run("replay.mjs", *folders)
+
+
+def test_the_example_of_the_format_is_authentic(tmp_path: Path) -> None:
+    example = HERE.parent / "docs" / "example"
+    image = read((example / "image.dcm").read_bytes())
+    subject: Case = {
+        "attributes": dict(image.attributes),
+        "digests": {"px1-sha256": str(image.digest("px1-sha256"))},
+        "refusals": {},
+    }
+    files: list[str | Path] = [
+        "--bundle",
+        example / "image.dcm.seal.json",
+        "--trust",
+        example / "trust.toml",
+        "--subject",
+        tmp_path / "subject.json",
+    ]
+
+    def verdict() -> Any:
+        (tmp_path / "subject.json").write_text(json.dumps(subject), encoding="utf-8")
+        done = run("verify.mjs", *files)
+        found = json.loads(done.stdout)
+        assert done.returncode == found["exit_code"]
+        return found["verdict"], found["differing"]
+
+    assert verdict() == ("AUTHENTIC", [])
+    subject["attributes"]["PatientID"] = "another"
+    assert verdict() == ("MISMATCH", ["PatientID"])
 
 
 def test_every_vector_gives_what_it_expects() -> None:
@@ -128,10 +165,76 @@ def text_of(trusted: Trust) -> str:
 
 
 def unusual() -> Iterator[Case]:
+    yield from forged_records()
     yield from news_of_keys()
     yield from pixels_and_instances()
     yield from beacons()
     yield from devices_that_seal_everything()
+
+
+def forged_records() -> Iterator[Case]:
+    """What a dishonest log may take in: its entries are anchored, and only the signature or the content is wrong."""
+    jane = make_subject()
+    curves: tuple[Curve, ...] = ("secp256k1", "p256")
+    for curve in curves:
+        world = World(curve)
+        thief, order = new_key(curve), ORDERS[curve if curve == "secp256k1" else "secp256r1"]
+        honest = world.seal(jane, in_log=False)
+        record, r, s = honest.record.value, honest.signature[:32], int.from_bytes(honest.signature[32:], "big")
+        signatures = {
+            "the high s": r + (order - s).to_bytes(32, "big"),
+            "s of zero": r + bytes(32),
+            "r and s of zero": bytes(64),
+            "r over the order": b"\xff" * 32 + honest.signature[32:],
+            "another key": thief.sign(record.id(world.domain)),
+            "another chain": world.signer.sign(record.id(Domain(1, ANCHOR_LOG))),
+            "another contract": world.signer.sign(record.id(Domain(CHAIN_ID, REGISTRY))),
+            "the honest one": honest.signature,
+        }
+        for name, signature in signatures.items():
+            world.entries = [SignedRecord(record, signature).entry()]
+            sealed = world.anchored([honest.model_copy(update={"signature": signature})])
+            yield judged(f"signed with {name}, {curve}", jane, sealed, world.trust(8))
+
+        few = honest.leaf_hashes[:-1]
+        profiles = (
+            "attributes-1",
+            "px1-sha256",
+            "px1-sha256/attributes-2",
+            "px1-sha256/attributes-1/",
+            "px9-sha256/attributes-1",
+        )
+        records = {name: (replace(record, profile=name), honest.leaf_hashes) for name in profiles}
+        records["a leaf too few"] = replace(record, content=merkle.root_of(few)), few
+        for name, (changed, leaves) in records.items():
+            signature = world.signer.sign(changed.id(world.domain))
+            world.entries = [SignedRecord(changed, signature).entry()]
+            parts = {"record": RecordPart.of(changed), "signature": signature, "leaves": b"".join(leaves)}
+            yield judged(
+                f"sealed with {name}, {curve}", jane, world.anchored([honest.model_copy(update=parts)]), world.trust(8)
+            )
+
+    world = World()
+    sealed = world.anchored([world.seal(jane)])
+    other = world.certify(world.signer, world.device).der
+    yield judged(
+        "a certificate that is not enrolled", jane, sealed.model_copy(update={"certificates": (other,)}), world.trust(8)
+    )
+    last = int((world.certificate.x509.not_valid_after_utc.timestamp() - START) // 10)
+    for block in (last, last + 1):
+        world = World()
+        made = world.seal(jane, claimed_time=world.time_of(block))
+        sealed = world.anchored([made], block=block, state_block=block)
+        yield judged(f"block {block}, the certificate's last or after it", jane, sealed, world.trust(block))
+    end = int(world.site.x509.not_valid_after_utc.timestamp())
+    for claimed in (end, end + 1):
+        waiting = World()
+        made = waiting.bundle([waiting.seal(jane, claimed_time=claimed)])
+        yield judged(f"not anchored, claimed {claimed}, the authority's last second or after it", jane, made, waiting.trust())
+    for claimed in (START + 30 - 301, START + 30 - 300, START + 50 + 300, START + 50 + 301):
+        world = World()
+        sealed = world.anchored([world.seal(jane, claimed_time=claimed)])
+        yield judged(f"claimed {claimed}", jane, sealed, world.trust(8))
 
 
 def news_of_keys() -> Iterator[Case]:
@@ -171,6 +274,8 @@ def pixels_and_instances() -> Iterator[Case]:
     sealed = world.anchored([world.seal(codestream, "cs1-sha256", decoder="some decoder 1.0", decoded=decoded)])
     yield judged("a codestream", codestream, sealed, world.trust(8))
     yield judged("a codestream, decoded", jane, sealed, world.trust(8))
+    elsewhere = replace(jane, attributes=dict(jane.attributes) | {"SOPInstanceUID": "9.9"})
+    yield judged("a codestream, decoded, as another instance", elsewhere, sealed, world.trust(8))
     yield judged("a codestream, decoded otherwise", make_subject(2), sealed, world.trust(8))
     yield judged("no digest of the sealed profile", Subject(jane.attributes, {}), sealed, world.trust(8))
 
@@ -209,6 +314,11 @@ def devices_that_seal_everything() -> Iterator[Case]:
             bare = make_subject(1, StudyDate=None, AcquisitionDate=day, **ACME)
             yield judged(f"since {since}, made {day}", bare, empty, world.trust(devices=(notice,)))
             yield judged(f"the chain: since {since}, made {day}", bare, empty, world.trust(), facts)
+    whole = make_subject(1, StudyDate=None, **ACME)
+    yield judged("a device that nobody speaks of", whole, empty, world.trust())
+    yield judged(
+        "a device that the chain says does not", whole, empty, world.trust(), {"devices": dict.fromkeys(facts["devices"], 0)}
+    )
     yield judged("no device named whole", make_subject(Manufacturer="Acme"), empty, world.trust(devices=(notice,)), facts)
 
 

@@ -39,18 +39,28 @@ export function recordId(record, chainId, contract) {
   return keccak(cat([0x19, 0x01], domain, keccak(encoded(record))));
 }
 
+const fail = (message) => { throw new Invalid("certificate", message); };
+
 const CURVES = {
   "secp256k1": [secp256k1, unhex("3056301006072a8648ce3d020106052b8104000a034200")],
   "P-256": [p256, unhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")],
 };
 
+/** When a certificate is valid: seconds since 1970, both ends included. */
+export function validity(x509) {
+  const [from, to] = [x509.validFrom, x509.validTo].map((date) => Date.parse(date) / 1000);
+  return Number.isNaN(from + to) ? fail("without dates") : { from, to };
+}
+
+export const isIssuedBy = (x509, authority) =>
+  authority.ca && x509.issuer === authority.subject && x509.verify(authority.publicKey);
+
 /** {x509, der, from, to, curve, point, key} of a certificate; `key` is null for a key of another kind than §6 allows. */
 export function readCertificate(der) {
   let x509, jwk = {};
-  try { x509 = new X509Certificate(der); } catch { throw new Invalid("certificate", "cannot be read"); }
-  if (!same(x509.raw, der)) throw new Invalid("certificate", "bytes behind it");
-  const [from, to] = [x509.validFrom, x509.validTo].map((date) => Date.parse(date) / 1000);
-  if (Number.isNaN(from + to)) throw new Invalid("certificate", "without dates");
+  try { x509 = new X509Certificate(der); } catch { fail("cannot be read"); }
+  if (!same(x509.raw, der)) fail("bytes behind it");
+  const { from, to } = validity(x509);
   try { jwk = x509.publicKey.export({ format: "jwk" }); } catch { /* a key that JWK has no name for */ }
   const [curve, prefix] = CURVES[jwk.crv] ?? [];
   if (!curve) return { key: null };

@@ -2,6 +2,7 @@
 import { X509Certificate } from "node:crypto";
 import { parse as parseToml } from "smol-toml";
 import { Invalid, unhex } from "./bytes.mjs";
+import { isIssuedBy, validity } from "./records.mjs";
 
 const MAX_DEPTH = 12;
 
@@ -153,6 +154,3 @@ export function parseTrust(source) {
   }
   return { keys: [], devices: [], ...trust, blocks, issuers, tolerance: trust.policy?.clock_tolerance_s ?? 300n };
 }
-
-export const isIssuedBy = (certificate, authority) =>
-  authority.ca && certificate.issuer === authority.subject && certificate.verify(authority.publicKey);
