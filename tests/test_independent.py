@@ -229,8 +229,10 @@ def forged_records() -> Iterator[Case]:
     end = int(world.site.x509.not_valid_after_utc.timestamp())
     for claimed in (end, end + 1):
         waiting = World()
-        made = waiting.bundle([waiting.seal(jane, claimed_time=claimed)])
-        yield judged(f"not anchored, claimed {claimed}, the authority's last second or after it", jane, made, waiting.trust())
+        unanchored = waiting.bundle([waiting.seal(jane, claimed_time=claimed)])
+        yield judged(
+            f"not anchored, claimed {claimed}, the authority's last second or after it", jane, unanchored, waiting.trust()
+        )
     for claimed in (START + 30 - 301, START + 30 - 300, START + 50 + 300, START + 50 + 301):
         world = World()
         sealed = world.anchored([world.seal(jane, claimed_time=claimed)])
