@@ -20,6 +20,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from ledger.core.errors import EvidenceInvalid
 from ledger.core.signatures import key_id
 
+MALFORMED = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading a certificate of strangers may raise."""
 URN = "urn:scanseal:device?"
 _FIELDS = {
     "Manufacturer": "manufacturer",
@@ -88,7 +97,7 @@ class Certificate:
         """The device that it names. Raises EvidenceInvalid (step certificate) where it names none."""
         try:
             names = self.x509.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (x509.ExtensionNotFound, ValueError) as error:
+        except (x509.ExtensionNotFound, *MALFORMED) as error:
             raise EvidenceInvalid("the certificate names no device", "certificate") from error
         return device_of(names)
 
@@ -111,7 +120,7 @@ def parse(der: bytes) -> Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         public_key_der = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         raise EvidenceInvalid("the device certificate cannot be read", "certificate") from error
     return Certificate(der, public_key_der, certificate)
 
@@ -123,6 +132,6 @@ def _issued(der: bytes, authority_der: bytes) -> bool:
         if not authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return False
         certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound, UnsupportedAlgorithm):
+    except (InvalidSignature, x509.ExtensionNotFound, *MALFORMED):
         return False
     return True

@@ -17,6 +17,9 @@ from ledger.core.trust import Facts, Trust
 OPENING_LIMIT = 1024
 """Without a token's hit, this many seals of a bundle are tried by opening their leaves."""
 
+CANDIDATE_LIMIT = 64
+"""Seals of one bundle that are judged for one image, and rivals of one seal: a hostile bundle costs no more."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -79,12 +82,12 @@ class Evidence:
                     hits.update(seals.get(finder.token(item, value), ()))
             if not hits and len(bundle.seals) <= OPENING_LIMIT:
                 hits.update(index for index, seal in enumerate(bundle.seals) if _is_of(seal, subject))
-            yield from ((number, bundle.seals[index]) for index in sorted(hits))
+            yield from ((number, bundle.seals[index]) for index in sorted(hits)[:CANDIDATE_LIMIT])
 
     def rivals(self, seal: Seal) -> list[Seal]:
         """Other records in the same slot (key and counter) of the device: a key that signed two is not to be believed."""
         same = self._slots[seal.record.key, seal.record.counter]
-        return [other for other in same if other.record != seal.record]
+        return [other for other in same if other.record != seal.record][:CANDIDATE_LIMIT]
 
 
 def claimed_device(subject: Subject) -> bytes | None:

@@ -125,7 +125,7 @@ class Trust(_Part):
 def _authority(authority: Authority) -> Certificate:
     try:
         der = x509.load_pem_x509_certificate(authority.certificate.encode()).public_bytes(Encoding.DER)
-    except (ValueError, EvidenceInvalid) as error:
+    except (EvidenceInvalid, *certificates.MALFORMED) as error:
         raise FixInput(f"trust file: the certificate of authority {authority.name!r} is not PEM") from error
     parsed = certificates.parse(der)
     if not parsed.is_issued_by(parsed):

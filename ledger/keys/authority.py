@@ -112,7 +112,7 @@ def read_request(der: bytes) -> tuple[x509.CertificateSigningRequest, Device]:
         parsed = x509.load_der_x509_csr(der)
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         valid = parsed.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+    except (InvalidSignature, x509.ExtensionNotFound, *certificates.MALFORMED) as error:
         raise FixInput("the request is not a PKCS#10 request that names a device") from error
     if not valid:
         raise FixInput("the request is not signed by the key that it asks a certificate for")

@@ -68,7 +68,7 @@ class Export:
         for count, found in enumerate(images, 1):
             progress(count)
             try:
-                one = subject(found.read(), hashes)
+                one = subject(found, hashes)
                 seals = self._journal.find([str(digest) for digest in one.digests.values()], one.instance)
             except (Unreadable, Refused):
                 seals = []

@@ -33,24 +33,43 @@ def sealable(image: Image, hash_name: str = "sha256") -> Sealable:
 
 
 class Digests(Mapping[str, PixelDigest]):
-    """An image's digests by profile, computed when asked for. Iterating gives the profiles that the image would be sealed with,
-    one for each hash; any other profile can still be asked for.
+    """An image's digests by profile. Iterating gives the profiles that the image would be sealed with, one for each hash: those
+    are computed at once, so that the image itself need not stay in memory. For any other profile it is read again.
 
     `refusals` says why a profile has none. A decoder that was stopped (time, memory, a crash) says nothing about the image:
-    asking
-    for such a digest raises Unreadable, and `stopped` keeps the reason.
+    asking for such a digest raises Unreadable, and `stopped` keeps the reason.
     """
 
-    def __init__(self, image: Image, hash_names: frozenset[str]) -> None:
-        self._image = image
-        self._own = [f"{image.kind}-{name}" for name in sorted(hash_names)]
-        self._raw = [f"raw1-{name}" for name in sorted(hash_names)]
+    def __init__(self, image: Image, hash_names: frozenset[str], reopen: Callable[[], Image]) -> None:
+        self._reopen = reopen
+        self._known: dict[str, PixelDigest] = {}
+        self._own: list[str] = []
         self.refusals: dict[str, str] = {}
         self.stopped: str | None = None
+        for name in sorted(hash_names):
+            own, raw = f"{image.kind}-{name}", f"raw1-{name}"
+            try:
+                self._own.append(own if self._compute(image, own) else raw)
+            except Unreadable:
+                self._own.append(raw)
+            if self._own[-1] not in self._known:
+                self._compute(image, raw)
 
     def __getitem__(self, profile: str) -> PixelDigest:
+        if profile not in self._known and (profile in self.refusals or not self._compute(self._reopen(), profile)):
+            raise KeyError(profile)
+        return self._known[profile]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def _compute(self, image: Image, profile: str) -> bool:
+        """Whether the image has a digest in the profile, which is then known."""
         try:
-            return self._image.digest(profile)
+            self._known[profile] = image.digest(profile)
         except Refused as error:
             self.refusals[profile] = str(error)
         except Unreadable as error:
@@ -58,22 +77,16 @@ class Digests(Mapping[str, PixelDigest]):
             raise
         except FixInput:
             self.refusals[profile] = "an unknown profile"
-        raise KeyError(profile)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([own if self._has(own) else raw for own, raw in zip(self._own, self._raw, strict=True)])
-
-    def _has(self, profile: str) -> bool:
-        try:
-            return profile in self
-        except Unreadable:
-            return False
-
-    def __len__(self) -> int:
-        return len(self._own)
+        return profile in self._known
 
 
-def subject(image: Image, hash_names: frozenset[str]) -> Subject:
-    """What is verified, with digests of the hashes that the records use."""
-    digests = Digests(image, hash_names)
+def subject(found: Found, hash_names: frozenset[str]) -> Subject:
+    """What is verified of the image at a place, with digests of the hashes that the records use.
+
+    Raises Unreadable for what is no image, Refused for an object without pixels.
+    """
+    image = found.read()
+    digests = Digests(image, hash_names, found.read)
+    if not any(profile in digests for profile in digests):
+        raise Refused("the object has no pixels: there is nothing to verify")
     return Subject(image.attributes, digests, digests.refusals)

@@ -215,5 +215,5 @@ def read_certificate(path: Path) -> Certificate:
 
     try:
         return certificates.parse(x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER))
-    except (OSError, ValueError) as error:
+    except (OSError, *certificates.MALFORMED) as error:
         raise FixInput(f"{path}: not a certificate in PEM") from error

@@ -19,6 +19,8 @@ from ledger.store.journal import JournalStore
 from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
 from ledger.wiring.images import Digests, Found, subject
 
+KEPT = 16
+"""Sets of bundles whose proofs are kept."""
 CHUNK = 64
 """Images verified together: one round of questions to the chain for all of them."""
 
@@ -54,6 +56,7 @@ class Verifier:
     ) -> None:
         self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle
         self._named = Evidence(self._bundles, trust)
+        self._offline = _Shared(trust, Facts()) if oracle is None else None
         self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), "px1-sha256"])
 
     def verify(self, images: Iterable[Found]) -> Iterator[Result]:
@@ -74,7 +77,7 @@ class Verifier:
                 Result(found.path, failed, part.subject) if isinstance(part, _Read) else Result(found.path, part, None)
                 for found, part in zip(chunk, read, strict=True)
             ]
-        shared = _Shared(self._trust, facts)
+        shared = self._offline or _Shared(self._trust, facts)
         return [
             Result(found.path, self._judge(part, shared, stored), part.subject)
             if isinstance(part, _Read)
@@ -94,10 +97,7 @@ class Verifier:
         beside, damage = bundles_beside(found.path)
         hashes = self._hashes | hashes_of(seal.record.profile.partition("/")[0] for bundle in beside for seal in bundle.seals)
         try:
-            image = found.read()
-            if image.frames == 0:
-                return not_checked("the object has no pixels: there is nothing to verify")
-            return _Read(subject(image, hashes), beside, damage)
+            return _Read(subject(found, hashes), beside, damage)
         except (Unreadable, Refused) as error:
             return not_checked(str(error))
         except ScanSealError:
@@ -154,7 +154,7 @@ class _Read:
 
 
 class _Shared:
-    """Judges images of one chunk, keeping the proofs of a set of bundles for the next image with the same set."""
+    """Judges images under one set of facts, keeping the proofs of a set of bundles for the next image with the same set."""
 
     def __init__(self, trust: Trust, facts: Facts) -> None:
         self._trust, self._facts = trust, facts
@@ -164,6 +164,8 @@ class _Shared:
         bundles = (*read.beside, *common)
         names = tuple(id(bundle) for bundle in bundles)
         if names not in self._evidence:
+            if len(self._evidence) == KEPT:
+                self._evidence.pop(next(iter(self._evidence)))
             self._evidence[names] = Evidence(bundles, self._trust, self._facts)
         verdict = verify(read.subject, self._evidence[names])
         if read.damage is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
