@@ -1,5 +1,6 @@
 """Whatever is wrong outside: one line that says what to do, the right exit code, no traceback, nothing lost."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -218,6 +219,15 @@ def test_a_read_only_folder_is_an_error_that_says_so(own_site: Site, tmp_path: P
     assert "cannot be written" in one_line(done) or "read-only" in one_line(done)
 
 
+def has_open(pid: int, name: str) -> bool:
+    """Whether a process has a file of this name open."""
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(link.readlink()))
+    return any(link.endswith(name) for link in links)
+
+
 def test_an_interrupt_loses_nothing_and_is_no_verdict(own_site: Site, tmp_path: Path):
     for number in range(300):
         copy_test_file("CT_small.dcm", tmp_path / f"{number:03}")
@@ -228,7 +238,9 @@ def test_an_interrupt_loses_nothing_and_is_no_verdict(own_site: Site, tmp_path: 
         text=True,
         env=os.environ | {"SCANSEAL_SITE": str(own_site.folder)},
     )
-    time.sleep(2.5)
+    while not has_open(process.pid, "store.sqlite") and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode in (0, 130)
