@@ -11,9 +11,9 @@ import tomli_w
 from ledger.core import content, evidence
 from ledger.core.evidence import Bundle, Seal, to_b64
 from ledger.core.records import AcquisitionRecord, Role
+from ledger.core.search import Subject
 from ledger.core.trust import DeviceNotice, KeyNotice, Trust
 from ledger.core.typeddata import Domain
-from ledger.core.search import Subject
 from tests.core.conftest import make_subject
 from tests.simulators.ledger import START, World
 
