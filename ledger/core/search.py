@@ -18,7 +18,7 @@ OPENING_LIMIT = 1024
 """Without a token's hit, this many seals of a bundle are tried by opening their leaves."""
 
 CANDIDATE_LIMIT = 64
-"""Seals of one bundle that are judged for one image, and rivals of one seal: a hostile bundle costs no more."""
+"""Seals of one bundle that are judged for one image: a hostile bundle costs no more."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Evidence:
     def rivals(self, seal: Seal) -> list[Seal]:
         """Other records in the same slot (key and counter) of the device: a key that signed two is not to be believed."""
         same = self._slots[seal.record.key, seal.record.counter]
-        return [other for other in same if other.record != seal.record][:CANDIDATE_LIMIT]
+        return [other for other in same if other.record != seal.record]
 
 
 def claimed_device(subject: Subject) -> bytes | None:

@@ -5,6 +5,7 @@ FORMAT.md §8. Everything that a verdict rests on starts here: nothing in a bund
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from ledger.core.typeddata import Domain
 FORMAT = "scanseal-trust-1"
 
 
+_HEX_DIGITS = re.compile(r"[0-9A-Fa-f]*")
+
+
 def _decoder(size: int) -> BeforeValidator:
     """0x and hex digits to `size` bytes."""
 
@@ -31,6 +35,8 @@ def _decoder(size: int) -> BeforeValidator:
             return text
         if not isinstance(text, str) or not text.startswith("0x") or len(text) != 2 + 2 * size:
             raise ValueError(f"0x and {2 * size} hex digits belong here")
+        if not _HEX_DIGITS.fullmatch(text, 2):
+            raise ValueError("not hex digits")
         return bytes.fromhex(text[2:])
 
     return BeforeValidator(decode)

@@ -33,6 +33,8 @@ from ledger.core.search import Evidence, Subject, claimed_device, has_pixels
 from ledger.core.verdict import OUT_OF_REACH, Axis, Check, Token, Verdict
 
 _GROUPS = {attribute.keyword: attribute.group for attribute in ATTRIBUTES}
+_LAST_SECOND = 253402300799
+"""Of the year 9999: a registry's date may lie beyond the calendar."""
 _PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, Token.REVOKED, Token.NOT_CHECKED)
 
 
@@ -41,7 +43,14 @@ def verify(subject: Subject, evidence: Evidence) -> Verdict:
     verdicts = [_judge(subject, evidence, number, seal) for number, seal in evidence.candidates(subject)]
     if not verdicts:
         return _without_record(subject, evidence)
-    return min(verdicts, key=lambda verdict: _PREFERENCE.index(verdict.token))
+    return min(verdicts, key=_rank)
+
+
+def _rank(verdict: Verdict) -> float:
+    """Of several seals the best verdict counts; but one that is not on chain says less than any that is."""
+    if verdict.token is Token.PENDING and verdict.block is None:
+        return _PREFERENCE.index(Token.REVOKED) + 0.5
+    return _PREFERENCE.index(verdict.token)
 
 
 def not_checked(reason: str, exit_code: int = 7) -> Verdict:
@@ -178,6 +187,9 @@ class _Custody:
 
     def _refusal(self, anchor: ProvenAnchor | None, state: KeyState) -> str | None:
         """Step 8: why the key was not allowed to sign this, or None."""
+        is_enrolled = any(state.certificate)
+        if is_enrolled and state.certificate != self.certificate.fingerprint:
+            raise EvidenceInvalid("the certificate is not the one enrolled on chain", "certificate")
         time = anchor.block_time if anchor else self.seal.record.claimed_time
         issuers = [authority for authority in self.evidence.issuers if self.certificate.is_issued_by(authority)]
         if not any(authority.is_valid_at(time) for authority in issuers):
@@ -186,13 +198,9 @@ class _Custody:
             if self._is_genuine(rival):
                 return f"the key signed two different records as number {self.seal.record.counter}"
         if anchor is None:
-            if state.compromised_since:
-                return "the key was reported compromised before the record was anchored"
-            return None
-        if not any(state.certificate):
+            return self._refusal_while_pending(state)
+        if not is_enrolled:
             return "the key was never enrolled in the registry"
-        if state.certificate != self.certificate.fingerprint:
-            raise EvidenceInvalid("the certificate is not the one enrolled on chain", "certificate")
         if state.compromised_since and time >= state.compromised_since:
             return "the key was compromised by the time the record was anchored"
         if time < state.enrolled_at or (state.retired_at and time > state.retired_at):
@@ -201,6 +209,20 @@ class _Custody:
             return f"the key may not {str(self.seal.record.value.ROLE.name).lower()}: its roles are {state.roles.words}"
         if not self.certificate.is_valid_at(time):
             return "the device's certificate was not valid when the record was anchored"
+        return None
+
+    def _refusal_while_pending(self, state: KeyState) -> str | None:
+        """What is known already of a key whose record is not on chain: offline no more than the trust file's news."""
+        if state.compromised_since:
+            return "the key was reported compromised before the record was anchored"
+        if self.seal.record.key not in self.evidence.facts.keys:
+            return None
+        if not any(state.certificate):
+            return "the key is not enrolled in the registry: enrol it before the record is anchored"
+        if state.retired_at:
+            return "the key was retired before the record was anchored"
+        if self.seal.record.value.ROLE not in state.roles:
+            return f"the key may not {str(self.seal.record.value.ROLE.name).lower()}: its roles are {state.roles.words}"
         return None
 
     def _is_genuine(self, rival: Seal) -> bool:
@@ -301,7 +323,7 @@ def _made_since(subject: Subject, since: int) -> bool:
 
     DICOM dates carry no time zone, so the day itself is left in doubt.
     """
-    day = datetime.fromtimestamp(since, UTC).strftime("%Y%m%d")
+    day = datetime.fromtimestamp(min(since, _LAST_SECOND), UTC).strftime("%Y%m%d")
     for name in ("AcquisitionDateTime", "AcquisitionDate", "StudyDate"):
         value = subject.attributes.get(name)
         if value and len(value) >= 8 and value[:8].isdigit():

@@ -1,5 +1,8 @@
 """Each verdict, from evidence that deserves it, offline and with facts from the chain."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
@@ -364,3 +367,42 @@ def test_a_block_time_beyond_the_calendar_is_no_crash(world):
     subject = make_subject()
     seal = world.seal(subject, claimed_time=2**63)
     assert verdict_of(subject, world.bundle([seal]), world.trust()).token is Token.REVOKED
+
+
+def test_a_seal_that_is_not_on_chain_does_not_outweigh_one_that_is(world):
+    sealed = world.anchored([world.seal(make_subject())])
+    edited = make_subject(2)
+    stranger = signers.new_key("secp256k1")
+    certificate = world.certify(stranger, world.device)
+    junk = world.bundle([world.seal(edited, signer=stranger, in_log=False)], certificates=(certificate.der,))
+    assert verify(edited, Evidence([sealed, junk], world.trust(8))).token is Token.ALTERED
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        KeyState(bytes(32), 0, 0, 0, Role(0)),
+        KeyState(b"certificate", START, START + 1, 0, Role.ACQUIRE),
+        KeyState(b"certificate", START, 0, 0, Role.HOLD),
+    ],
+)
+def test_a_pending_seal_by_a_key_that_the_chain_does_not_let_seal_is_revoked(world, state):
+    if any(state.certificate):
+        state = replace(state, certificate=world.certificate.fingerprint)
+    subject = make_subject()
+    bundle = world.bundle([world.seal(subject)])
+    assert verdict_of(subject, bundle, world.trust(), Facts(keys={world.signer.key: state})).token is Token.REVOKED
+
+
+def test_a_swapped_certificate_is_damage_before_it_is_anything_else(world):
+    foreign = authority.new_authority("Test site", datetime.fromtimestamp(START, UTC))
+    swapped = world.certify(world.signer, world.device, foreign)
+    subject = make_subject()
+    bundle = world.anchored([world.seal(subject)], certificates=(swapped.der,))
+    assert verdict_of(subject, bundle, world.trust(8)).token is Token.NOT_CHECKED
+
+
+def test_a_registry_date_beyond_the_calendar_is_no_crash(world):
+    device = {"Manufacturer": "Acme", "ManufacturerModelName": "CT 3000", "DeviceSerialNumber": "4711"}
+    facts = Facts(devices={world.device.id: 2**48 - 1})
+    assert verify(make_subject(9, **device), Evidence([], world.trust(), facts)).token is Token.UNREGISTERED

@@ -27,8 +27,13 @@ export function verify({ subject, trustToml, bundleJson, facts = {} }) {
   try { bundles = [bundleJson ?? []].flat().map(parseBundle); } catch (error) { return invalid(error); }
   const view = { subject, trust, facts, bundles };
   const verdicts = bundles.flatMap((bundle) => candidates(bundle, subject).map((seal) => judge(view, bundle, seal)));
-  verdicts.sort((a, b) => BEST_FIRST.indexOf(a.verdict) - BEST_FIRST.indexOf(b.verdict));
+  verdicts.sort((a, b) => rank(a) - rank(b));
   return verdicts[0] ?? withoutRecord(view);
+}
+
+/** A seal that is not on chain says less than any that is. */
+function rank({ verdict: token, sealed_between: [, upper] }) {
+  return token === "PENDING" && upper === null ? BEST_FIRST.indexOf("REVOKED") + 0.5 : BEST_FIRST.indexOf(token);
 }
 
 function invalid(error) {
@@ -141,7 +146,7 @@ function keyState(key, proven, { trust, facts }) {
 }
 
 /** 8: why the key was not to be believed, or null. */
-function refusal(seal, certificate, known, time, { trust, bundles }) {
+function refusal(seal, certificate, known, time, { trust, bundles, facts }) {
   const isEnrolled = integer(known.certificate) !== 0n;
   if (isEnrolled && !same(known.certificate, sha256(certificate.der))) fail("certificate", "another one is enrolled");
   const issuedAt = time ?? seal.record.claimed_time, isValid = ({ from, to }) => from <= issuedAt && issuedAt <= to;
@@ -150,7 +155,11 @@ function refusal(seal, certificate, known, time, { trust, bundles }) {
   for (const { record, signature } of bundles.flatMap((bundle) => bundle.seals))
     if (same(record.key, seal.record.key) && record.counter === seal.record.counter && !same(idOf(record, trust), id)
       && isSignedBy(certificate, idOf(record, trust), signature)) return "two records in one slot";
-  if (time === null) return known.compromised ? "the key is compromised" : null;
+  if (time === null) {
+    if (known.compromised) return "the key is compromised";
+    if (!facts.keys?.[`0x${hex(seal.record.key)}`]) return null;
+    return !isEnrolled || known.retired || !(known.roles & ROLE_ACQUIRE) ? "the key may not seal any more" : null;
+  }
   if (!isEnrolled) return "the key was never enrolled";
   if (known.compromised && time >= known.compromised) return "the key was compromised";
   if (time < known.enrolled || (known.retired && time > known.retired)) return "the key was not enrolled then";
