@@ -171,7 +171,7 @@ class Seal(_Part):
     signature: Signature
     leaves: Bytes
     image_key: ImageKey
-    study: UInt64
+    study: Annotated[UInt64, Field(exclude_if=lambda study: study == 0)] = 0
     find: Tokens
     decoder: str | None = None
     included: Included | None = None

@@ -106,7 +106,7 @@ const BUNDLE = object({
   seals: list(object({
     record: object({ content: bytes(32), profile: string, key: bytes(32), counter: uint, previous: bytes(32), claimed_time: uint,
       beacon_number: uint, beacon_hash: bytes(32) }),
-    signature: bytes(64), leaves: bytes(), image_key: bytes(16), study: uint, find: bytes(16), decoder: orNull(string),
+    signature: bytes(64), leaves: bytes(), image_key: bytes(16), study: maybe(uint), find: bytes(16), decoder: orNull(string),
     included: orNull(object({ anchor: uint, index: uint, path: bytes() })),
     tiles: orNull(object({ kind: uint, photometric: uint, width: uint, samples_per_pixel: uint, rows: uint, columns: uint,
       frames: uint, palette: bytes(32), hashes: bytes() })),
@@ -121,6 +121,7 @@ export function parseBundle(source) {
   const bundle = { anchors: [], states: [], headers: [], ...BUNDLE(strictJson(source), "bundle") };
   const within = (index, all, at) => { if (index >= BigInt(all.length)) wrong(at, "an index outside its list"); };
   for (const seal of bundle.seals) {
+    seal.study ??= 0n;
     within(seal.study, bundle.studies, "study");
     if (seal.included) within(seal.included.anchor, bundle.anchors, "anchor");
   }
