@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ledger.cli.output import OUT, iso, moment, plain, table, write_json
+from ledger.cli.output import OUT, iso, moment, plain, write_json
 from ledger.cli.verifying import JsonOption, SiteOption
 from ledger.core.errors import FixInput
 from ledger.wiring import assembly
@@ -75,7 +75,11 @@ def devnet_down(site: SiteOption = None, json: JsonOption = False) -> None:
 
     Example: [bold]scanseal devnet down[/bold]
     """
-    _show_devnet(assembly.devnet_down(site), json)
+    status = assembly.devnet_down(site)
+    if json:
+        write_json(status)
+    else:
+        OUT.print("devnet is stopped; its state is kept for the next [bold]scanseal devnet up[/bold]")
 
 
 @devnet_app.command("status")
@@ -174,13 +178,15 @@ def device_list(site: SiteOption = None, json: JsonOption = False) -> None:
 
     rows = devices.list_devices(site)
     if json:
-        write_json({"keys": [row | {name: iso(row[name]) for name in _TIMES if row[name]} for row in rows]})
+        write_json({"keys": [row | {name: iso(row[name] or None) for name in _TIMES} for row in rows]})
         return
-    shown = table("name", "device", "key", "roles", "enrolled", "retired", "compromised since", "seals everything since")
     for row in rows:
-        times = [moment(row[name]) if row[name] else "" for name in _TIMES]
-        shown.add_row(plain(row["name"] or "?"), plain(row["device"] or "?"), row["key"][:12] + "...", row["roles"], *times)
-    OUT.print(shown)
+        OUT.print(f"[bold]{plain(row['name'] or 'not of this site')}[/bold]  {plain(row['device'])}", highlight=False)
+        OUT.print(f"    key {row['key']}, may {row['roles']}")
+        dates = [f"{name.replace('_', ' ').removesuffix(' at')} {moment(row[name])}" for name in _TIMES if row[name]]
+        OUT.print(f"    {', '.join(dates)}")
+    if not rows:
+        OUT.print("no keys are enrolled: [bold]scanseal device request[/bold], then [bold]scanseal device approve[/bold]")
 
 
 _TIMES = ("enrolled_at", "retired_at", "compromised_since", "seals_everything_since")

@@ -43,6 +43,9 @@ def bundle_export(
         advance = stack.enter_context(progress("exporting", None, quiet=json))
         found = assembly.images(listed(paths)) if paths else None
         written = export.write(found, output, with_tiles=tiles, progress=advance)
+    for path in written.missing:
+        if not written.seals and "!/" not in path and not Path(path).exists():
+            raise FixInput(f"{path}: no such file")
     if not written.seals:
         raise FixInput("none of these images is sealed here: `scanseal seal` first")
     if json:

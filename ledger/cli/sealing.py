@@ -46,7 +46,7 @@ def seal(
         advance = stack.enter_context(progress("sealing", None, quiet=json))
         for count, outcome in enumerate(sealing.seal(assembly.images(listed(paths)), hash_name), 1):
             advance(count)
-            row: dict[str, Any] = {"path": outcome.path, "error": outcome.error}
+            row: dict[str, Any] = {"path": outcome.path, "error": outcome.error, "has_pixels": outcome.has_pixels}
             if outcome.receipt is not None:
                 row |= {
                     "record_id": "0x" + outcome.receipt.record_id.hex(),
@@ -56,13 +56,16 @@ def seal(
                 }
             rows.append(row)
     new = sum(1 for row in rows if row.get("new"))
-    failed = [row for row in rows if row["error"]]
+    failed = [row for row in rows if row["error"] and row["has_pixels"]]
+    without_pixels = sum(1 for row in rows if not row["has_pixels"])
     if not rows:
         raise FixInput("no images there: name files or folders with DICOM images")
+    before = len(rows) - new - len(failed) - without_pixels
     if json:
-        write_json({"sealed": new, "already_sealed": len(rows) - new - len(failed), "failed": len(failed), "images": rows})
+        counts = {"sealed": new, "already_sealed": before, "failed": len(failed), "without_pixels": without_pixels}
+        write_json(counts | {"images": rows})
     else:
-        OUT.print(f"sealed {new}, already sealed {len(rows) - new - len(failed)}, not sealed {len(failed)}")
+        OUT.print(f"sealed {new}, already sealed {before}, not sealed {len(failed)}, without pixels {without_pixels}")
         for row in failed:
             OUT.print(f"  {plain(row['path'])}: {plain(row['error'])}", markup=False)
         raw = sum(1 for row in rows if str(row.get("profile", "")).startswith("raw1"))

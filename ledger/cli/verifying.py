@@ -169,7 +169,11 @@ def listed(paths: list[str]) -> Iterator[str]:
     """The paths, where `-` stands for those on standard input, one a line."""
     for path in paths:
         if path == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+            for line in sys.stdin:
+                if "\0" in line:
+                    raise FixInput("standard input is no list of paths, one a line (for an image itself, name its file)")
+                if line.strip():
+                    yield line.rstrip("\n")
         else:
             yield path
 

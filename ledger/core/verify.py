@@ -47,9 +47,12 @@ def verify(subject: Subject, evidence: Evidence) -> Verdict:
 
 
 def _rank(verdict: Verdict) -> float:
-    """Of several seals the best verdict counts; but one that is not on chain says less than any that is."""
+    """Of several seals the best verdict counts; but this instance's own record before another's with the same pixels, and one
+    that is not on chain after all that are."""
     if verdict.token is Token.PENDING and verdict.block is None:
         return _PREFERENCE.index(Token.REVOKED) + 0.5
+    if verdict.token is Token.MISMATCH and "SOPInstanceUID" in verdict.differing:
+        return _PREFERENCE.index(Token.REVOKED) + 0.25
     return _PREFERENCE.index(verdict.token)
 
 
@@ -248,6 +251,8 @@ class _Custody:
         others = [name for name in self.comparison.differing if _GROUPS[name] != "patient"]
         if others:
             return Check("failed", f"pixels are the sealed ones; differing: {', '.join(others)}")
+        if self.comparison.differing:
+            return Check("ok", "pixels and all attributes but the patient's are the sealed ones")
         return Check("ok", "pixels and bound attributes are the sealed ones")
 
     def _patient(self) -> Check:

@@ -162,8 +162,10 @@ def sealing(site: Path | None, device: str) -> Iterator[Sealing]:
             header = block.header
             if state.compromised_since or state.retired_at:
                 word = "revoked" if state.compromised_since else "retired"
-                warning = f"the key of {device} is {word} on chain: what it seals from now on will be REVOKED"
-            elif not any(state.certificate):
+                raise NeedPermission(
+                    f"the key of {device} is {word} on chain, its seals would be REVOKED: seal with a newer key"
+                )
+            if not any(state.certificate):
                 warning = f"the key of {device} is not enrolled yet: run `scanseal device approve` before `scanseal anchor`"
             store.anchors.keep_header(header.number, header.hash, block.rlp)
             beacon, beacon_time = Beacon(header.number, header.hash), header.timestamp

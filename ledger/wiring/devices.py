@@ -52,7 +52,10 @@ def approve_device(folder: Path | None, request: Path, roles: Role, since: int |
         certificate = issuer.issue(parsed.public_bytes(Encoding.DER), datetime.now(UTC))
         sites.write_text(certificate_path, certificate.x509.public_bytes(Encoding.PEM).decode())
     chain = _chain(site, passphrase)
-    if not any(chain.key_state(certificate.key).certificate):
+    known = chain.key_state(certificate.key)
+    if known.retired_at or known.compromised_since:
+        raise FixInput(f"the key of {name} is retired or revoked, for good: make another with `scanseal device request`")
+    if not any(known.certificate):
         chain.enrol(certificate.key, certificate.fingerprint, device.id, roles)
     if since is not None:
         chain.set_seals_everything_since(device.id, since)

@@ -22,6 +22,8 @@ class Outcome:
     receipt: Receipt | None = None
     profile: str | None = None
     error: str | None = None
+    has_pixels: bool = True
+    """False for a report, a plan or another object without pixels: nothing to seal, and no failure."""
 
 
 class Sealing:
@@ -32,22 +34,24 @@ class Sealing:
 
     def seal(self, images: Iterable[Found], hash_name: str) -> Iterator[Outcome]:
         """An outcome for each image, in order; each is yielded only when its seal is on disk."""
-        batch: list[tuple[str, Sealable | str]] = []
+        batch: list[tuple[str, Sealable | Outcome]] = []
         for found in images:
             try:
                 batch.append((found.path, sealable(found.read(), hash_name)))
-            except (Unreadable, Refused, NeedPermission) as error:
-                batch.append((found.path, str(error)))
+            except Refused as error:
+                batch.append((found.path, Outcome(found.path, error=str(error), has_pixels=False)))
+            except (Unreadable, NeedPermission) as error:
+                batch.append((found.path, Outcome(found.path, error=str(error))))
             if len(batch) == BATCH:
                 yield from self._seal(batch)
                 batch = []
         yield from self._seal(batch)
 
-    def _seal(self, batch: list[tuple[str, Sealable | str]]) -> Iterator[Outcome]:
+    def _seal(self, batch: list[tuple[str, Sealable | Outcome]]) -> Iterator[Outcome]:
         images = [image for _, image in batch if isinstance(image, Sealable)]
         receipts = iter(self._sealer.seal(images, self._beacon, self._beacon_time))
         for path, image in batch:
             if isinstance(image, Sealable):
                 yield Outcome(path, next(receipts), image.digest.profile)
             else:
-                yield Outcome(path, error=image)
+                yield image

@@ -8,10 +8,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ledger.core import stateproof
+from ledger.core import certificates, stateproof
 from ledger.core.errors import FixInput
 from ledger.core.evidence import Bundle
-from ledger.core.trust import Authority, Block, Contract, KeyNotice, Trust, TrustedLog
+from ledger.core.trust import Authority, Block, Contract, DeviceNotice, KeyNotice, Trust, TrustedLog
 from ledger.wiring import site as sites
 from ledger.wiring.bundles import bundle_files, read_bundle
 
@@ -44,11 +44,8 @@ def update_trust(file: Path | None, bundles: Sequence[Path], site: Path | None) 
     if not trust.rpc:
         raise FixInput(f'{path} names no rpc node: add `rpc = ["http://..."]`')
     chain = connect(trust.rpc, trust)
-    wanted = {
-        stateproof.parse_header(state.header).number
-        for bundle in (read_bundle(found) for named in bundles for found in bundle_files(named))
-        for state in bundle.states
-    }
+    parsed = [read_bundle(found) for named in bundles for found in bundle_files(named)]
+    wanted = {stateproof.parse_header(state.header).number for bundle in parsed for state in bundle.states}
     head, hashes = chain.final_blocks(sorted(wanted))
     unsettled = [number for number in wanted if number > head]
     if unsettled:
@@ -58,14 +55,24 @@ def update_trust(file: Path | None, bundles: Sequence[Path], site: Path | None) 
             raise FixInput(f"the nodes have another block {block.number} than {path} trusts: this is not the same chain")
     known = {block.number: block.hash for block in trust.blocks} | hashes
     notices = {notice.key: notice for notice in trust.keys}
+    devices = {notice.device: notice for notice in trust.devices}
+    names = _names(parsed)
     for one in chain.enrolled():
         known_dates = {"retired_at": one.state.retired_at, "compromised_since": one.state.compromised_since}
         if any(known_dates.values()):
             notices[one.key] = KeyNotice(key=one.key, **known_dates)
+        if one.seals_everything_since:
+            known_as = devices[one.device].name if one.device in devices else "a device that the chain knows"
+            devices[one.device] = DeviceNotice(
+                device=one.device,
+                name=names.get(one.device, known_as),
+                seals_everything_since=one.seals_everything_since,
+            )
     updated = trust.model_copy(
         update={
             "blocks": tuple(Block(number=number, hash=known[number]) for number in sorted(known)),
             "keys": tuple(notices.values()),
+            "devices": tuple(devices.values()),
         }
     )
     sites.write_trust(path, updated)
@@ -77,6 +84,12 @@ def show_trust(file: Path | None, site: Path | None) -> dict[str, Any]:
     return _shown(path, sites.read_trust(path))
 
 
+def _names(bundles: Sequence[Bundle]) -> dict[bytes, str]:
+    """Device id -> what the bundles' certificates call it."""
+    named = [certificates.parse(der).device() for bundle in bundles for der in bundle.certificates]
+    return {device.id: device.name for device in named}
+
+
 def _from_bundle(bundle: Bundle, authorities: Sequence[Path], rpc: tuple[str, ...]) -> Trust:
     from ledger.wiring.chain import code_hashes_and_genesis
 
@@ -86,6 +99,9 @@ def _from_bundle(bundle: Bundle, authorities: Sequence[Path], rpc: tuple[str, ..
     if chain_id != claimed.chain_id:
         raise FixInput(f"the bundle is for chain {claimed.chain_id}, the node is on chain {chain_id}")
     accepted = [sites.read_certificate(path) for path in authorities]
+    issued = [certificates.parse(der) for der in bundle.certificates]
+    if not any(one.is_issued_by(authority) for one in issued for authority in accepted):
+        raise FixInput("none of the bundle's device certificates is issued by this --authority: get ca.pem from that site")
     return Trust(
         format="scanseal-trust-1",
         chain_id=chain_id,

@@ -31,8 +31,9 @@ export function verify({ subject, trustToml, bundleJson, facts = {} }) {
   return verdicts[0] ?? withoutRecord(view);
 }
 
-/** A seal that is not on chain says less than any that is. */
-function rank({ verdict: token, sealed_between: [, upper] }) {
+/** This instance's own record comes before another's with the same pixels; one that is not on chain after all that are. */
+function rank({ verdict: token, differing, sealed_between: [, upper] }) {
+  if (token === "MISMATCH" && differing.includes("SOPInstanceUID")) return BEST_FIRST.indexOf("REVOKED") + 0.25;
   return token === "PENDING" && upper === null ? BEST_FIRST.indexOf("REVOKED") + 0.5 : BEST_FIRST.indexOf(token);
 }
 
