@@ -81,7 +81,7 @@ class Site:
         return took
 
     def _anchored(self, journal: JournalStore) -> Bundle:
-        stored = list(journal.all_seals())
+        stored = list(journal.all_images())
         studies = list(dict.fromkeys(seal.study for seal in stored))
         place = {study: index for index, study in enumerate(studies)}
         self.world.entries = [seal.signed.entry() for seal in stored]

@@ -1,16 +1,18 @@
-"""The device side: seals images with one key. A seal is reported only after the journal has it on disk."""
+"""The signing side: one key writes records, gapless and chained. A record is reported only after the journal has it on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ledger.core import content
+from ledger.core.content import Content, Salts
 from ledger.core.contracts import Beacon
-from ledger.core.errors import FixInput
+from ledger.core.custody import Statement
+from ledger.core.errors import FixInput, NeedPermission
 from ledger.core.pixels import PixelDigest
-from ledger.core.records import AcquisitionRecord, SignedRecord
+from ledger.core.records import AcquisitionRecord, CustodyRecord, Record, SignedRecord, SyntheticRecord
 from ledger.core.typeddata import Domain
 
 NO_RECORD = bytes(32)
@@ -27,6 +29,37 @@ class Sealable:
     decoded: PixelDigest | None = None
     decoder: str | None = None
 
+    @property
+    def instance(self) -> str:
+        return self.attributes.get("SOPInstanceUID") or ""
+
+    @property
+    def study(self) -> str:
+        """The study whose secret salts the image; an image of no study is a study of its own."""
+        return self.attributes.get("StudyInstanceUID") or f"{self.instance} {self.digest}"
+
+    def values(self) -> dict[str, str | None]:
+        """Every item of FORMAT.md §2 with its value."""
+        values = dict(self.attributes) | {content.PIXELS: str(self.digest)}
+        if self.decoded is not None:
+            if not self.decoder:
+                raise FixInput("a decoded digest needs the name of its decoder")
+            values[content.DECODED] = f"{self.decoded} {self.decoder}"
+        return values
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What opens an image's record: its id, content, profile, leaves and salts. `generator` is set where the image, or one
+    that it was made of, is declared synthetic."""
+
+    record_id: bytes
+    content: bytes
+    profile: str
+    leaves: tuple[bytes, ...]
+    salts: Salts
+    generator: str | None = None
+
 
 @dataclass(frozen=True)
 class Sealed:
@@ -41,11 +74,22 @@ class Sealed:
     instance: str
     digest: PixelDigest
     decoder: str | None
+    kept: bytes | None = None
+    generator: str | None = None
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A signed record that commits to no image of its own: a step of custody, a manifest, an approval."""
+
+    signed: SignedRecord
+    record_id: bytes
+    generator: str | None = None
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What `Sealer.seal` answers for an image: `is_new` is False where this key had sealed the very same content before."""
+    """What signing answers: `is_new` is False where this key had signed the very same image before."""
 
     record_id: bytes
     counter: int
@@ -62,104 +106,186 @@ class Signer(Protocol):
 
 
 class Journal(Protocol):
-    """The device's own durable book. Every method may raise TryLater, after which nothing of that call has happened."""
+    """The signer's own durable book. Every method may raise TryLater, after which nothing of that call has happened."""
 
     def study_secrets(self, studies: Sequence[str]) -> Mapping[str, bytes]:
-        """The 32-byte secret of each study, made and made durable where it is new. Raises NeedPermission for a redacted
-        study."""
+        """The 32-byte secret of each study, made and made durable where it is new."""
 
     def tail(self, key: bytes) -> tuple[int, bytes] | None:
         """The (counter, record id) of the key's newest record."""
 
-    def by_content(self, key: bytes, contents: Sequence[bytes]) -> Mapping[bytes, tuple[int, bytes]]:
-        """content -> (counter, record id) of those that the key has sealed already."""
+    def by_content(self, key: bytes, type_name: str, contents: Sequence[bytes]) -> Mapping[bytes, tuple[int, bytes]]:
+        """content -> (counter, record id) of those that the key has signed already in a record of this type."""
 
-    def append(self, sealed: Sequence[Sealed]) -> None:
+    def synthetic(self, digests: Sequence[str]) -> Mapping[str, str]:
+        """pixel digest -> generator, of those that are declared synthetic here."""
+
+    def append(self, records: Sequence[Sealed | Stated]) -> None:
         """All or none, on disk when it returns. Raises TryLater where another process took the slot first: read the tail
         again."""
 
 
 class Sealer:
-    """Signs AcquisitionRecords with one key: counters without gaps, each naming the one before."""
+    """Signs records with one key: counters without gaps, each naming the one before."""
 
     def __init__(self, journal: Journal, signer: Signer, domain: Domain, clock: Callable[[], float]) -> None:
         self._journal, self._signer, self._domain, self._clock = journal, signer, domain, clock
 
-    def seal(self, images: Sequence[Sealable], beacon: Beacon, beacon_time: int) -> list[Receipt]:
-        """Seals a batch, all or none; the receipts are in the order of `images`.
+    @property
+    def key(self) -> bytes:
+        return self._signer.key
 
-        The claimed time is the device's clock, or the beacon's block time where the clock is behind a block that it has seen.
+    def seal(self, images: Sequence[Sealable], beacon: Beacon, beacon_time: int, generator: str | None = None) -> list[Receipt]:
+        """Seals a batch, all or none; the receipts are in the order of `images`. With a `generator` as declared synthetic.
+
+        The claimed time is the signer's clock, or the beacon's block time where the clock is behind a block that it has seen.
+        Raises NeedPermission where pixels that are declared synthetic here would become an acquisition.
         """
-        if not images:
+        secrets = self._journal.study_secrets([image.study for image in images])
+        kind, own = (AcquisitionRecord, {}) if generator is None else (SyntheticRecord, {"generator": generator})
+        drafts = []
+        for image in images:
+            secret = secrets[image.study]
+            key = content.image_key(secret, str(image.digest), image.instance)
+            drafts.append(_Draft(kind, own=own, generator=generator, image=_Image.of(image, secret, key)))
+        if generator is None:
+            self._refuse_synthetic(images)
+        return self._sign(drafts, beacon, beacon_time)
+
+    def derive(
+        self, child: Sealable, parents: Sequence[Opening], statement: Statement, beacon: Beacon, beacon_time: int
+    ) -> Receipt:
+        """Signs how `child` was made from sealed images: its kept items have the first parent's salts.
+
+        Raises FixInput naming each item that differs from the first parent's though the statement does not say so, or may not.
+        """
+        secret = self._journal.study_secrets([child.study])[child.study]
+        _refuse_false(child, parents[0], statement)
+        kept = {name: parents[0].salts.salt(name) for name in content.ITEMS if name not in statement.changed}
+        ids = tuple(parent.record_id for parent in parents)
+        own = {"parents": ids, "action": statement.action, "statement": statement.text()}
+        generator = next((parent.generator for parent in parents if parent.generator), None)
+        key = content.derived_key(secret, ids[0], str(child.digest), child.instance)
+        draft = _Draft(CustodyRecord, own=own, generator=generator, image=_Image.of(child, secret, key, kept))
+        return self._sign([draft], beacon, beacon_time)[0]
+
+    def state(
+        self,
+        kind: type[Record],
+        claims: Sequence[tuple[bytes, str, Mapping[str, Any]]],
+        beacon: Beacon,
+        beacon_time: int,
+        generator: str | None = None,
+    ) -> list[Receipt]:
+        """Signs records without an image of their own, all or none: (content, profile, the type's own members) of each."""
+        drafts = [_Draft(kind, own=own, generator=generator, claim=(one, profile)) for one, profile, own in claims]
+        return self._sign(drafts, beacon, beacon_time)
+
+    def _sign(self, drafts: Sequence[_Draft], beacon: Beacon, beacon_time: int) -> list[Receipt]:
+        if not drafts:
             return []
-        secrets = self._journal.study_secrets([_study(image) for image in images])
-        drafts = [_commit(image, secrets[_study(image)]) for image in images]
-        known = dict(self._journal.by_content(self._signer.key, [draft.content.root for draft in drafts]))
+        images = [draft.content for draft in drafts if draft.image is not None]
+        known = dict(self._journal.by_content(self._signer.key, drafts[0].kind.TYPE, images)) if images else {}
         tail = self._journal.tail(self._signer.key)
         counter, previous = (tail[0] + 1, tail[1]) if tail else (0, NO_RECORD)
         claimed = max(int(self._clock()), beacon_time)
         receipts: list[Receipt] = []
-        sealed: list[Sealed] = []
+        written: list[Sealed | Stated] = []
         for draft in drafts:
-            root = draft.content.root
-            if root in known:
-                receipts.append(Receipt(known[root][1], known[root][0], is_new=False))
+            if draft.image is not None and draft.content in known:
+                receipts.append(Receipt(known[draft.content][1], known[draft.content][0], is_new=False))
                 continue
-            record = AcquisitionRecord(
-                root, draft.profile, self._signer.key, counter, previous, claimed, beacon.number, beacon.hash
-            )
+            head = (draft.content, draft.profile, self._signer.key, counter, previous, claimed, beacon.number, beacon.hash)
+            record = draft.kind(*head, **draft.own)
             record_id = record.id(self._domain)
-            sealed.append(draft.signed(SignedRecord(record, self._signer.sign(record_id)), record_id))
+            written.append(draft.written(SignedRecord(record, self._signer.sign(record_id)), record_id))
             receipts.append(Receipt(record_id, counter, is_new=True))
-            known[root] = (counter, record_id)
+            if draft.image is not None:
+                known[draft.content] = (counter, record_id)
             counter, previous = counter + 1, record_id
-        if sealed:
-            self._journal.append(sealed)
+        if written:
+            self._journal.append(written)
         return receipts
+
+    def _refuse_synthetic(self, images: Sequence[Sealable]) -> None:
+        found = self._journal.synthetic([str(image.digest) for image in images])
+        if found:
+            names = ", ".join(sorted(set(found.values())))
+            raise NeedPermission(
+                f"{len(found)} of these images have pixels that are declared synthetic (generated by {names}): "
+                "they are no acquisitions and are not sealed as such"
+            )
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What is kept of an image beside its signed record."""
+
+    sealable: Sealable
+    committed: Content
+    key: bytes
+    find: bytes
+    kept: bytes | None
+
+    @classmethod
+    def of(cls, image: Sealable, secret: bytes, key: bytes, kept: Mapping[str, bytes] | None = None) -> _Image:
+        find = content.Finder(content.find_key(secret))
+        tokens = find.token(content.PIXELS, str(image.digest)) + find.token("SOPInstanceUID", image.instance)
+        committed = content.commit(image.values(), Salts(key, kept or {}))
+        return cls(image, committed, key, tokens, None if kept is None else b"".join(kept.values()))
 
 
 @dataclass(frozen=True)
 class _Draft:
-    image: Sealable
-    content: content.Content
-    image_key: bytes
-    find: bytes
+    """A record before it has its place in the key's chain: of an image, or a `claim` (content, profile) without one."""
+
+    kind: type[Record]
+    own: Mapping[str, Any]
+    generator: str | None
+    image: _Image | None = None
+    claim: tuple[bytes, str] = (b"", "")
+
+    @property
+    def content(self) -> bytes:
+        return self.claim[0] if self.image is None else self.image.committed.root
 
     @property
     def profile(self) -> str:
-        return f"{self.image.digest.profile}/{content.ATTRIBUTE_LIST}"
+        if self.image is None:
+            return self.claim[1]
+        return f"{self.image.sealable.digest.profile}/{content.ATTRIBUTE_LIST}"
 
-    def signed(self, signed: SignedRecord, record_id: bytes) -> Sealed:
+    def written(self, signed: SignedRecord, record_id: bytes) -> Sealed | Stated:
+        if self.image is None:
+            return Stated(signed, record_id, self.generator)
+        image, read = self.image, self.image.sealable
         return Sealed(
             signed,
             record_id,
-            self.content.leaves,
-            self.image_key,
-            _study(self.image),
-            self.find,
-            _instance(self.image),
-            self.image.digest,
-            self.image.decoder,
+            image.committed.leaves,
+            image.key,
+            read.study,
+            image.find,
+            read.instance,
+            read.digest,
+            read.decoder,
+            image.kept,
+            self.generator,
         )
 
 
-def _commit(image: Sealable, secret: bytes) -> _Draft:
-    digest, instance = str(image.digest), _instance(image)
-    values = dict(image.attributes) | {content.PIXELS: digest}
-    if image.decoded is not None:
-        if not image.decoder:
-            raise FixInput("a decoded digest needs the name of its decoder")
-        values[content.DECODED] = f"{image.decoded} {image.decoder}"
-    key = content.image_key(secret, digest, instance)
-    find = content.find_key(secret)
-    tokens = content.find_token(find, content.PIXELS, digest) + content.find_token(find, "SOPInstanceUID", instance)
-    return _Draft(image, content.commit(values, key), key, tokens)
+def changed_items(child: Sealable, parent: Opening) -> tuple[str, ...]:
+    """The items of FORMAT.md §2 in which an image differs from a sealed one, in their order."""
+    values = child.values()
+    return tuple(name for name in content.ITEMS if not content.opens(parent.leaves, parent.salts, name, values.get(name)))
 
 
-def _instance(image: Sealable) -> str:
-    return image.attributes.get("SOPInstanceUID") or ""
-
-
-def _study(image: Sealable) -> str:
-    """The study whose secret salts the image; an image of no study is a study of its own."""
-    return image.attributes.get("StudyInstanceUID") or f"{_instance(image)} {image.digest}"
+def _refuse_false(child: Sealable, parent: Opening, statement: Statement) -> None:
+    changed = changed_items(child, parent)
+    undeclared = [name for name in changed if name not in statement.changed]
+    forbidden = [name for name in statement.changed if name not in statement.allowed]
+    if undeclared or forbidden:
+        raise FixInput(
+            f"{statement.operation} may not change {', '.join(dict.fromkeys([*forbidden, *undeclared]))}, and here it differs "
+            "from the parent's: no receipt is signed"
+        )

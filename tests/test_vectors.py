@@ -8,7 +8,7 @@ import pytest
 from ledger.core import content, evidence, trust
 from ledger.core.contracts import KeyState
 from ledger.core.errors import EvidenceInvalid
-from ledger.core.evidence import from_b64
+from ledger.core.strict import from_b64
 from ledger.core.pixels import PixelDigest
 from ledger.core.records import AcquisitionRecord, Role
 from ledger.core.trust import Facts
@@ -67,7 +67,7 @@ def replay(name: str, case: dict) -> None:
     else:
         secret = octets(case["study_secret"])
         key = content.image_key(secret, case["values"]["PixelData"], case["values"]["SOPInstanceUID"])
-        sealed = content.commit(case["values"], key)
+        sealed = content.commit(case["values"], content.Salts(key))
         assert (key, content.find_key(secret)) == (from_b64(case["image_key"]), from_b64(case["find_key"]))
         assert (b"".join(sealed.leaves), sealed.root) == (from_b64(case["leaves"]), octets(case["root"]))
 

@@ -1,8 +1,8 @@
-"""Device certificates: X.509 that names a device, issued by a site's certificate authority. FORMAT.md §6.
+"""Certificates: X.509 that names a device or a person, issued by a site's certificate authority. FORMAT.md §6.
 
 The device stands in the subject (O = site, CN = AE title, serialNumber = DeviceSerialNumber) and, whole, in one subjectAltName
 URI `urn:scanseal:device?Manufacturer=...&ManufacturerModelName=...&DeviceSerialNumber=...&AETitle=...&Site=...` (RFC 3986
-percent-encoding).
+percent-encoding). A person has `urn:scanseal:person?Name=...&Site=...` in its place.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ MALFORMED = (
 )
 """What reading a certificate of strangers may raise."""
 URN = "urn:scanseal:device?"
+PERSON_URN = "urn:scanseal:person?"
 _FIELDS = {
     "Manufacturer": "manufacturer",
     "ManufacturerModelName": "model",
@@ -68,13 +69,38 @@ class Device:
         return URN + "&".join(f"{label}={quote(fields[field], safe='')}" for label, field in _FIELDS.items())
 
 
-def device_of(names: x509.SubjectAlternativeName) -> Device:
-    """The device that a subjectAltName names. Raises EvidenceInvalid (step certificate) where it names none."""
+@dataclass(frozen=True)
+class Person:
+    """Who signs with a key of their own: printed name and site."""
+
+    printed_name: str
+    site: str
+
+    @property
+    def id(self) -> bytes:
+        """The 32-byte name under which the registry keeps a person's keys together."""
+        return hashlib.sha256("\0".join(("scanseal/person", self.printed_name, self.site)).encode()).digest()
+
+    @property
+    def name(self) -> str:
+        return f"{self.printed_name} ({self.site})"
+
+    def uri(self) -> str:
+        return f"{PERSON_URN}Name={quote(self.printed_name, safe='')}&Site={quote(self.site, safe='')}"
+
+
+Holder = Device | Person
+"""Whom a certificate names."""
+
+
+def holder_of(names: x509.SubjectAlternativeName) -> Holder:
+    """The device or person that a subjectAltName names. Raises EvidenceInvalid (step certificate) where it names none."""
     for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
-        pairs = parse_qsl(uri.removeprefix(URN), keep_blank_values=True)
-        if uri.startswith(URN) and [label for label, _ in pairs] == list(_FIELDS):
-            return Device(*(value for _, value in pairs))
-    raise EvidenceInvalid("the certificate names no device", "certificate")
+        for urn, labels, kind in ((URN, list(_FIELDS), Device), (PERSON_URN, ["Name", "Site"], Person)):
+            pairs = parse_qsl(uri.removeprefix(urn), keep_blank_values=True)
+            if uri.startswith(urn) and [label for label, _ in pairs] == labels:
+                return kind(*(value for _, value in pairs))
+    raise EvidenceInvalid("the certificate names no device and no person", "certificate")
 
 
 @dataclass(frozen=True)
@@ -93,13 +119,20 @@ class Certificate:
     def key(self) -> bytes:
         return key_id(self.public_key_der)
 
-    def device(self) -> Device:
-        """The device that it names. Raises EvidenceInvalid (step certificate) where it names none."""
+    def holder(self) -> Holder:
+        """Whom it names. Raises EvidenceInvalid (step certificate) where it names nobody."""
         try:
             names = self.x509.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except (x509.ExtensionNotFound, *MALFORMED) as error:
-            raise EvidenceInvalid("the certificate names no device", "certificate") from error
-        return device_of(names)
+            raise EvidenceInvalid("the certificate names no device and no person", "certificate") from error
+        return holder_of(names)
+
+    def device(self) -> Device:
+        """The device that it names. Raises EvidenceInvalid (step certificate) where it names none."""
+        holder = self.holder()
+        if not isinstance(holder, Device):
+            raise EvidenceInvalid("the certificate names a person where a device belongs", "certificate")
+        return holder
 
     def is_valid_at(self, time: int) -> bool:
         """Whether `time` (seconds since 1970) lies in the certificate's validity."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -45,6 +46,13 @@ def image_key(study_secret: bytes, pixel_digest: str, sop_instance_uid: str) -> 
     return hmac.digest(study_secret, message, "sha256")[:SALT_SIZE]
 
 
+def derived_key(study_secret: bytes, parent: bytes, pixel_digest: str, sop_instance_uid: str) -> bytes:
+    """The 16-byte key of the salts of an image that was made from the record `parent`: never the parent's own image key, even
+    in the same study with the same pixels and UID."""
+    message = b"scanseal/derived\0" + parent + pixel_digest.encode() + b"\0" + sop_instance_uid.encode()
+    return hmac.digest(study_secret, message, "sha256")[:SALT_SIZE]
+
+
 def find_key(study_secret: bytes) -> bytes:
     """The 32-byte key of a study's look-up tokens: with it a verifier finds the seal of an image among many."""
     return hmac.digest(study_secret, b"scanseal/find", "sha256")
@@ -68,25 +76,49 @@ class Finder:
         return keyed.finalize()[:TOKEN_SIZE]
 
 
-def _leaf(salts: HMAC, position: int, value: str | None) -> bytes:
-    keyed = salts.copy()
-    keyed.update(_NAMES[position])
-    tail = b"\0" if value is None else b"\1" + value.encode()
-    return hashlib.sha256(b"\0" + keyed.finalize()[:SALT_SIZE] + _HEADS[position] + tail).digest()
+class Salts:
+    """The salts of one image's leaves: made of its image key, but for the items that were `kept` from a parent image, which
+    have the parent's."""
+
+    def __init__(self, key: bytes, kept: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        # Copied for each item: keying HMAC anew costs three times as much as what it then hashes.
+        self._keyed = HMAC(key, hashes.SHA256())
+        self._kept = {_POSITIONS[name]: salt for name, salt in kept.items()}
+
+    @classmethod
+    def of_parts(cls, key: bytes, kept: bytes | None, changed: Collection[str]) -> Salts:
+        """From a seal's image key and `kept`: 16 bytes for each item that is not `changed`. Raises EvidenceInvalid."""
+        if kept is None:
+            return cls(key)
+        names = [name for name in ITEMS if name not in changed]
+        if len(kept) != SALT_SIZE * len(names):
+            raise EvidenceInvalid(f"{len(kept)} bytes of salts where {len(names)} items are kept", "content")
+        parts = (kept[start : start + SALT_SIZE] for start in range(0, len(kept), SALT_SIZE))
+        return cls(key, dict(zip(names, parts, strict=True)))
+
+    def salt(self, item: str) -> bytes:
+        """The 16-byte salt of an item's leaf."""
+        return self._salt(_POSITIONS[item])
+
+    def leaf(self, position: int, value: str | None) -> bytes:
+        """The leaf hash of the item at a position of `ITEMS`."""
+        tail = b"\0" if value is None else b"\1" + value.encode()
+        return hashlib.sha256(b"\0" + self._salt(position) + _HEADS[position] + tail).digest()
+
+    def _salt(self, position: int) -> bytes:
+        if self._kept and position in self._kept:
+            return self._kept[position]
+        keyed = self._keyed.copy()
+        keyed.update(_NAMES[position])
+        return keyed.finalize()[:SALT_SIZE]
 
 
-def _salts(key: bytes) -> HMAC:
-    # Copied for each item: keying HMAC anew costs three times as much as what it then hashes.
-    return HMAC(key, hashes.SHA256())
-
-
-def commit(values: Mapping[str, str | None], key: bytes) -> Content:
-    """The commitment to `values` (normalised; an item that is missing or None is committed as absent) under an image key."""
+def commit(values: Mapping[str, str | None], salts: Salts) -> Content:
+    """The commitment to `values` (normalised; an item that is missing or None is committed as absent)."""
     unknown = values.keys() - _POSITIONS.keys()
     if unknown:
         raise FixInput(f"{', '.join(sorted(unknown))}: not in the list {ATTRIBUTE_LIST}")
-    salts = _salts(key)
-    leaves = tuple([_leaf(salts, position, values.get(name)) for position, name in enumerate(ITEMS)])
+    leaves = tuple([salts.leaf(position, values.get(name)) for position, name in enumerate(ITEMS)])
     return Content(merkle.root_of(leaves), leaves)
 
 
@@ -99,17 +131,21 @@ def opened(leaves: Sequence[bytes], root: bytes) -> tuple[bytes, ...]:
     return tuple(leaves)
 
 
-def opens(leaves: Sequence[bytes], key: bytes, item: str, value: str | None) -> bool:
+def opens(leaves: Sequence[bytes], salts: Salts, item: str, value: str | None) -> bool:
     """Whether `value` is what was sealed for `item`."""
     position = _POSITIONS[item]
-    return hmac.compare_digest(leaves[position], _leaf(_salts(key), position, value))
+    return hmac.compare_digest(leaves[position], salts.leaf(position, value))
 
 
-def differing(leaves: Sequence[bytes], key: bytes, values: Mapping[str, str | None]) -> tuple[str, ...]:
+def differing(leaves: Sequence[bytes], salts: Salts, values: Mapping[str, str | None]) -> tuple[str, ...]:
     """The names of the attributes (not the pixel items) whose value is not the one that was sealed."""
-    salts = _salts(key)
     return tuple(
         name
         for position, name in enumerate(ITEMS[2:], 2)
-        if not hmac.compare_digest(leaves[position], _leaf(salts, position, values.get(name)))
+        if not hmac.compare_digest(leaves[position], salts.leaf(position, values.get(name)))
     )
+
+
+def unequal(child: Sequence[bytes], parent: Sequence[bytes]) -> tuple[str, ...]:
+    """The items whose leaves differ between two images: where a leaf is the same, so is the value under it."""
+    return tuple(name for name, one, other in zip(ITEMS, child, parent, strict=True) if one != other)

@@ -5,45 +5,20 @@ The models below are the schema: strict types, no unknown, missing or repeated m
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from ledger.core.content import Salts
+from ledger.core.custody import Statement
 from ledger.core.errors import EvidenceInvalid, FixInput
 from ledger.core.pixels import PROFILES, PixelDigest, PixelHeader, px1_from_tiles
-from ledger.core.records import AcquisitionRecord, SignedRecord
+from ledger.core.records import IMAGE_TYPES, TYPES, AcquisitionRecord, CustodyRecord, Record, SignedRecord
+from ledger.core.strict import from_b64, strict_json, to_b64
 
-SIZE_LIMIT = 1 << 30
-"""Bytes of a bundle: more is refused unread."""
-DEPTH_LIMIT = 12
 FORMAT = "scanseal-bundle-1"
-
-
-def to_b64(data: bytes) -> str:
-    """Base64url without padding (RFC 4648 §5)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def from_b64(text: object) -> bytes:
-    """The bytes of unpadded base64url in its one canonical form. Raises ValueError for anything else."""
-    if isinstance(text, bytes):
-        return text
-    if not isinstance(text, str):
-        raise ValueError("not a base64url string")
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("not base64url") from error
-    if to_b64(data) != text:
-        raise ValueError("not canonical base64url")
-    return data
 
 
 def _decoder(size: int | None) -> BeforeValidator:
@@ -84,8 +59,9 @@ class Ledger(_Part):
 
 
 class RecordPart(_Part):
-    """An AcquisitionRecord, member for member."""
+    """A record of any type, member for member; an AcquisitionRecord has no `type`."""
 
+    type: Literal["SyntheticRecord", "CustodyRecord", "ManifestRecord", "Approval"] | None = None
     content: Word
     profile: str
     key: Word
@@ -94,14 +70,23 @@ class RecordPart(_Part):
     claimed_time: UInt64
     beacon_number: UInt64
     beacon_hash: Word
+    generator: str | None = None
+    parents: Annotated[tuple[Word, ...] | None, Field(strict=False)] = None
+    action: str | None = None
+    statement: str | None = None
+    kind: str | None = None
+    count: UInt64 | None = None
+    name: str | None = None
+    meaning: str | None = None
 
     @classmethod
-    def of(cls, record: AcquisitionRecord) -> RecordPart:
-        return cls(**asdict(record))
+    def of(cls, record: Record) -> RecordPart:
+        kind = None if isinstance(record, AcquisitionRecord) else record.TYPE
+        return cls(**vars(record), type=kind)  # type: ignore[arg-type]
 
     @cached_property
-    def value(self) -> AcquisitionRecord:
-        return AcquisitionRecord(
+    def value(self) -> Record:
+        head = (
             self.content,
             self.profile,
             self.key,
@@ -111,6 +96,21 @@ class RecordPart(_Part):
             self.beacon_number,
             self.beacon_hash,
         )
+        if self.type is None:
+            return AcquisitionRecord(*head)
+        return TYPES[self.type](*head, **{name: getattr(self, name) for name in _OWN_MEMBERS[self.type]})
+
+    @model_validator(mode="after")
+    def _has_the_members_of_its_type(self) -> RecordPart:
+        given = self.model_fields_set - _HEAD_MEMBERS
+        expected = _OWN_MEMBERS[self.type] if self.type is not None else frozenset()
+        if given != expected and {name for name in given if getattr(self, name) is not None} != expected:
+            raise ValueError(f"the members are not those of a {self.type or AcquisitionRecord.TYPE}")
+        return self
+
+
+_HEAD_MEMBERS: Final = frozenset(one.name for one in fields(Record)) | {"type"}
+_OWN_MEMBERS: Final = {name: frozenset(one.name for one in fields(kind)) - _HEAD_MEMBERS for name, kind in TYPES.items()}
 
 
 class Tiles(_Part):
@@ -164,13 +164,14 @@ class Seal(_Part):
     """One sealed image: record, signature, leaves (32 bytes an item, in order) and the key of the salts.
 
     `decoder` names what made the item DecodedPixels of a lossy original. `image_key` lets its holder test guesses at the
-    attributes: a bundle that has it is for those who may see the image.
+    attributes: a bundle that has it is for those who may see the image. `kept` are the salts of what a custody record kept.
     """
 
     record: RecordPart
     signature: Signature
     leaves: Bytes
     image_key: ImageKey
+    kept: Bytes | None = None
     study: Annotated[UInt64, Field(exclude_if=lambda study: study == 0)] = 0
     find: Tokens
     decoder: str | None = None
@@ -189,6 +190,35 @@ class Seal(_Part):
     @cached_property
     def leaf_hashes(self) -> tuple[bytes, ...]:
         return split_words(self.leaves, "content")
+
+    @cached_property
+    def salts(self) -> Salts:
+        """Raises EvidenceInvalid (step content or custody) where `kept` is not what the record keeps."""
+        record = self.record.value
+        changed = Statement.of(record).changed if isinstance(record, CustodyRecord) else ()
+        return Salts.of_parts(self.image_key, self.kept, changed)
+
+
+class RecordEntry(_Part):
+    """A record that no image at hand is compared with: a parent, a step of custody, a manifest, an approval. `leaves` are an
+    image's, to be compared with a child's or a parent's; nothing here opens them."""
+
+    record: RecordPart
+    signature: Signature
+    leaves: Bytes | None = None
+    included: Included | None = None
+
+    @cached_property
+    def signed(self) -> SignedRecord:
+        return SignedRecord(self.record.value, self.signature)
+
+    @cached_property
+    def leaf_hashes(self) -> tuple[bytes, ...]:
+        return split_words(self.leaves or b"", "content")
+
+
+Entry = Seal | RecordEntry
+"""A signed record as a bundle has it."""
 
 
 class BeaconPart(_Part):
@@ -224,9 +254,15 @@ class Bundle(_Part):
     certificates: Annotated[tuple[Bytes, ...], Field(strict=False)]
     studies: Annotated[tuple[Word, ...], Field(strict=False)]
     seals: Annotated[tuple[Seal, ...], Field(strict=False)]
+    records: Annotated[tuple[RecordEntry, ...], Field(strict=False, exclude_if=lambda records: not records)] = ()
     anchors: Annotated[tuple[Anchor, ...], Field(strict=False)] = ()
     states: Annotated[tuple[State, ...], Field(strict=False)] = ()
     headers: Annotated[tuple[Bytes, ...], Field(strict=False)] = ()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every record in it."""
+        return (*self.seals, *self.records)
 
 
 def split_words(data: bytes, step: str) -> tuple[bytes, ...]:
@@ -234,50 +270,6 @@ def split_words(data: bytes, step: str) -> tuple[bytes, ...]:
     if len(data) % 32:
         raise EvidenceInvalid(f"{len(data)} bytes are not whole 32-byte hashes", step)
     return tuple(data[start : start + 32] for start in range(0, len(data), 32))
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member occurs twice")
-    return members
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _depth(value: object) -> int:
-    """Levels of nesting, counted without recursion."""
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        if deepest > DEPTH_LIMIT:
-            break
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-    return deepest
-
-
-def strict_json(data: bytes) -> Mapping[str, Any]:
-    """A JSON object: UTF-8, no repeated member, no NaN, bounded depth and size, nothing after it. Raises EvidenceInvalid."""
-    if len(data) > SIZE_LIMIT:
-        raise EvidenceInvalid(f"{len(data)} bytes: a bundle has at most {SIZE_LIMIT}")
-    try:
-        # This parser bounds its depth by itself; the next one would follow any depth down the C stack.
-        from_json(data, allow_inf_nan=False)
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise EvidenceInvalid("the bundle is not strict JSON in UTF-8, or nested too deeply: ask for a fresh copy") from error
-    if not isinstance(value, dict):
-        raise EvidenceInvalid("the bundle is not a JSON object")
-    if _depth(value) > DEPTH_LIMIT:
-        raise EvidenceInvalid("the bundle is nested too deeply")
-    return value
 
 
 def parse(data: bytes) -> Bundle:
@@ -295,8 +287,12 @@ def parse(data: bytes) -> Bundle:
     for number, seal in enumerate(bundle.seals):
         if seal.study >= len(bundle.studies):
             raise EvidenceInvalid(f"the bundle's seals.{number}.study: there are {len(bundle.studies)} studies")
-        if seal.included is not None and seal.included.anchor >= len(bundle.anchors):
-            raise EvidenceInvalid(f"the bundle's seals.{number}.included.anchor: there are {len(bundle.anchors)} anchors")
+        if not isinstance(seal.record.value, IMAGE_TYPES):
+            raise EvidenceInvalid(f"the bundle's seals.{number}.record: {seal.record.type} is no image's")
+    for number, entry in enumerate(bundle.entries):
+        if entry.included is not None and entry.included.anchor >= len(bundle.anchors):
+            place = f"seals.{number}" if number < len(bundle.seals) else f"records.{number - len(bundle.seals)}"
+            raise EvidenceInvalid(f"the bundle's {place}.included.anchor: there are {len(bundle.anchors)} anchors")
     for number, anchor in enumerate(bundle.anchors):
         if anchor.state >= len(bundle.states):
             raise EvidenceInvalid(f"the bundle's anchors.{number}.state: there are {len(bundle.states)} states")

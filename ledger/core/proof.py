@@ -164,7 +164,7 @@ class Proofs:
         """Block hash -> time of the bundle's beacon headers. A header that no record names is damage."""
         if self._header_times is None:
             headers = [stateproof.parse_header(header) for header in self.bundle.headers]
-            named = {seal.record.beacon_hash for seal in self.bundle.seals}
+            named = {entry.record.beacon_hash for entry in self.bundle.entries}
             if any(header.hash not in named for header in headers):
                 raise EvidenceInvalid("the bundle has a block header that is no record's beacon", "beacon")
             self._header_times = {header.hash: header.timestamp for header in headers}

@@ -1,16 +1,23 @@
-"""Signed records: what a key says about an image, and the log entry that carries it. FORMAT.md §3."""
+"""Signed records: what a key says about images, and the log entry that carries it. FORMAT.md §3.
+
+Every record begins with the same eight members, so the key, the counter and the beacon lie at the same place of every entry.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 from ledger.core import typeddata
 from ledger.core.errors import EvidenceInvalid
-from ledger.core.typeddata import Domain, Field
+from ledger.core.typeddata import Domain, Field, Value
 
 SIGNATURE_SIZE = 64
+HEAD_SIZE: Final = 288
+"""Bytes of an entry that are laid out alike in every type: the type hash and the eight common members."""
 
 
 class Role(IntFlag):
@@ -30,12 +37,9 @@ class Role(IntFlag):
 
 
 @dataclass(frozen=True)
-class AcquisitionRecord:
-    """A device's statement that it made the image whose pixels and attributes `content` commits to.
-
-    `content`, `key`, `previous` and `beacon_hash` have 32 bytes; `claimed_time` is the device's clock in seconds since 1970.
-    It does not prove when it was signed: the beacon and the anchor do (FORMAT.md §8).
-    """
+class Record:
+    """The members that every record has. `content`, `key`, `previous` and `beacon_hash` have 32 bytes; `claimed_time` is the
+    signer's clock in seconds since 1970: it does not prove when a record was signed, the beacon and the anchor do."""
 
     content: bytes
     profile: str
@@ -46,7 +50,7 @@ class AcquisitionRecord:
     beacon_number: int
     beacon_hash: bytes
 
-    TYPE: ClassVar[str] = "AcquisitionRecord"
+    TYPE: ClassVar[str]
     FIELDS: ClassVar[tuple[Field, ...]] = (
         ("bytes32", "content"),
         ("string", "profile"),
@@ -57,11 +61,10 @@ class AcquisitionRecord:
         ("uint64", "beaconNumber"),
         ("bytes32", "beaconHash"),
     )
-    ROLE: ClassVar[Role] = Role.ACQUIRE
+    ROLES: ClassVar[Role]
 
-    def encoded(self) -> bytes:
-        """EIP-712 `encodeData`, 288 bytes. Raises FixInput where a field does not fit its type."""
-        values = (
+    def _values(self) -> tuple[Value, ...]:
+        return (
             self.content,
             self.profile,
             self.key,
@@ -71,28 +74,159 @@ class AcquisitionRecord:
             self.beacon_number,
             self.beacon_hash,
         )
-        return typeddata.encode_data(self.TYPE, self.FIELDS, values)
 
-    @classmethod
-    def from_entry(cls, entry: bytes, profile: str) -> AcquisitionRecord:
-        """From the first 288 bytes of a log entry. Raises EvidenceInvalid where it is no such record of this profile."""
-        words = [entry[start : start + 32] for start in range(32, 288, 32)]
-        number = [int.from_bytes(word, "big") for word in words]
-        record = cls(words[0], profile, words[2], number[3], words[4], number[5], number[6], words[7])
-        if len(entry) < 288 or record.encoded() != entry[:288]:
-            raise EvidenceInvalid("the log entry is not an AcquisitionRecord of this profile", "record")
-        return record
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """The members that only this type has, by name."""
+        return {}
+
+    @property
+    def roles(self) -> Role:
+        """The roles of which the record's key needs one."""
+        return self.ROLES
+
+    def encoded(self) -> bytes:
+        """EIP-712 `encodeData`, 32 bytes a word. Raises FixInput where a member does not fit its type."""
+        return typeddata.encode_data(self.TYPE, self.FIELDS, self._values())
 
     def id(self, domain: Domain) -> bytes:
         """The record id: the EIP-712 digest that the key signs."""
         return typeddata.digest(domain, self.encoded())
+
+    @classmethod
+    def from_entry(cls, entry: bytes, profile: str, own: Mapping[str, Any] = MappingProxyType({})) -> Record:
+        """From a log entry and what it has only as hashes. Raises EvidenceInvalid where it is no such record."""
+        words = [entry[start : start + 32] for start in range(32, HEAD_SIZE, 32)]
+        number = [int.from_bytes(word, "big") for word in words]
+        head = (words[0], profile, words[2], number[3], words[4], number[5], number[6], words[7])
+        record = cls(*head, **own)
+        if len(entry) < HEAD_SIZE or not entry.startswith(record.encoded()):
+            raise EvidenceInvalid(f"the log entry is not this {cls.TYPE}", "record")
+        return record
+
+
+@dataclass(frozen=True)
+class AcquisitionRecord(Record):
+    """A device's statement that it made the image whose pixels and attributes `content` commits to."""
+
+    TYPE: ClassVar[str] = "AcquisitionRecord"
+    ROLES: ClassVar[Role] = Role.ACQUIRE
+
+
+@dataclass(frozen=True)
+class SyntheticRecord(Record):
+    """A maker's statement that the image was generated, by what: legitimate training data, never a patient's image."""
+
+    generator: str
+
+    TYPE: ClassVar[str] = "SyntheticRecord"
+    FIELDS: ClassVar[tuple[Field, ...]] = (*Record.FIELDS, ("string", "generator"))
+    ROLES: ClassVar[Role] = Role.GENERATE
+
+    def _values(self) -> tuple[Value, ...]:
+        return (*super()._values(), self.generator)
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        return {"generator": self.generator}
+
+
+CUSTODY_ROLES: Final[Mapping[str, Role]] = MappingProxyType(
+    {
+        "received": Role.HOLD,
+        "transferred": Role.HOLD,
+        "stored": Role.HOLD,
+        "exported": Role.HOLD,
+        "read": Role.READ,
+        "transcoded": Role.TRANSFORM,
+        "de-identified": Role.TRANSFORM,
+        "derived": Role.TRANSFORM,
+    }
+)
+"""The actions of a CustodyRecord, and the role that each needs."""
+
+
+@dataclass(frozen=True)
+class CustodyRecord(Record):
+    """A holder's statement of what was done with an image: `parents` are record ids, `statement` is JSON (`custody`)."""
+
+    parents: tuple[bytes, ...]
+    action: str
+    statement: str
+
+    TYPE: ClassVar[str] = "CustodyRecord"
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        *Record.FIELDS,
+        ("bytes32[]", "parents"),
+        ("string", "action"),
+        ("string", "statement"),
+    )
+
+    def _values(self) -> tuple[Value, ...]:
+        return (*super()._values(), self.parents, self.action, self.statement)
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        return {"parents": self.parents, "action": self.action, "statement": self.statement}
+
+    @property
+    def roles(self) -> Role:
+        """Raises EvidenceInvalid for an action that FORMAT.md §3.1 does not have."""
+        if self.action not in CUSTODY_ROLES:
+            raise EvidenceInvalid("the custody record names an action that this version does not know", "custody")
+        return CUSTODY_ROLES[self.action]
+
+
+@dataclass(frozen=True)
+class ManifestRecord(Record):
+    """A closed list: `content` is the root over the manifest's lines, `count` its entries (`manifest`)."""
+
+    kind: str
+    count: int
+
+    TYPE: ClassVar[str] = "ManifestRecord"
+    FIELDS: ClassVar[tuple[Field, ...]] = (*Record.FIELDS, ("string", "kind"), ("uint64", "count"))
+    ROLES: ClassVar[Role] = Role.ACQUIRE | Role.HOLD | Role.TRANSFORM
+
+    def _values(self) -> tuple[Value, ...]:
+        return (*super()._values(), self.kind, self.count)
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        return {"kind": self.kind, "count": self.count}
+
+
+@dataclass(frozen=True)
+class Approval(Record):
+    """A person's electronic signature on the record whose id is `content`: printed name, meaning, and the claimed time."""
+
+    name: str
+    meaning: str
+
+    TYPE: ClassVar[str] = "Approval"
+    FIELDS: ClassVar[tuple[Field, ...]] = (*Record.FIELDS, ("string", "name"), ("string", "meaning"))
+    ROLES: ClassVar[Role] = Role.APPROVE
+
+    def _values(self) -> tuple[Value, ...]:
+        return (*super()._values(), self.name, self.meaning)
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        return {"name": self.name, "meaning": self.meaning}
+
+
+TYPES: Final[Mapping[str, type[Record]]] = MappingProxyType(
+    {one.TYPE: one for one in (AcquisitionRecord, SyntheticRecord, CustodyRecord, ManifestRecord, Approval)}
+)
+IMAGE_TYPES: Final = (AcquisitionRecord, SyntheticRecord, CustodyRecord)
+"""The records whose content is an image's."""
 
 
 @dataclass(frozen=True)
 class SignedRecord:
     """A record with the 64-byte signature `r || s` over its id."""
 
-    record: AcquisitionRecord
+    record: Record
     signature: bytes
 
     def entry(self) -> bytes:

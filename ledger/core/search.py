@@ -9,9 +9,10 @@ from functools import cached_property
 from ledger.core import content, stateproof
 from ledger.core.certificates import Certificate, device_id
 from ledger.core.errors import EvidenceInvalid
-from ledger.core.evidence import Bundle, Seal
+from ledger.core.evidence import Bundle, Entry, Seal
 from ledger.core.pixels import PixelDigest
 from ledger.core.proof import Proofs
+from ledger.core.records import Approval, CustodyRecord
 from ledger.core.trust import Facts, Trust
 
 OPENING_LIMIT = 1024
@@ -46,10 +47,12 @@ class Evidence:
         self.bundles = tuple(bundles)
         self._proofs: dict[int, Proofs] = {}
         self._studies = [_studies(bundle) for bundle in self.bundles]
-        self._slots: dict[tuple[bytes, int], list[Seal]] = {}
+        self._slots: dict[tuple[bytes, int], list[Entry]] = {}
+        self._entries: dict[int, Mapping[bytes, Entry]] = {}
+        self._followers: dict[int, Mapping[bytes, list[Entry]]] = {}
         for bundle in self.bundles:
-            for seal in bundle.seals:
-                self._slots.setdefault((seal.record.key, seal.record.counter), []).append(seal)
+            for entry in bundle.entries:
+                self._slots.setdefault((entry.record.key, entry.record.counter), []).append(entry)
 
     @cached_property
     def issuers(self) -> tuple[Certificate, ...]:
@@ -84,10 +87,31 @@ class Evidence:
                 hits.update(index for index, seal in enumerate(bundle.seals) if _is_of(seal, subject))
             yield from ((number, bundle.seals[index]) for index in sorted(hits)[:CANDIDATE_LIMIT])
 
-    def rivals(self, seal: Seal) -> list[Seal]:
-        """Other records in the same slot (key and counter) of the device: a key that signed two is not to be believed."""
-        same = self._slots[seal.record.key, seal.record.counter]
-        return [other for other in same if other.record != seal.record]
+    def rivals(self, entry: Entry) -> list[Entry]:
+        """Other records in the same slot (key and counter) of a key: one that signed two is not to be believed."""
+        same = self._slots[entry.record.key, entry.record.counter]
+        return [other for other in same if other.record != entry.record]
+
+    def record(self, number: int, record_id: bytes) -> Entry | None:
+        """The record of a bundle by its id, where it has leaves before where it has none."""
+        if number not in self._entries:
+            bundle, domain = self.bundles[number], self.trust.domain
+            entries = sorted(bundle.entries, key=lambda entry: bool(entry.leaves))
+            self._entries[number] = {entry.record.value.id(domain): entry for entry in entries}
+        return self._entries[number].get(record_id)
+
+    def followers(self, number: int, record_id: bytes) -> list[Entry]:
+        """The records of a bundle that name this one: as a parent, or as what they approve."""
+        if number not in self._followers:
+            followers: dict[bytes, list[Entry]] = {}
+            bundle = self.bundles[number]
+            for entry in bundle.entries:
+                record = entry.record.value
+                named = record.parents if isinstance(record, CustodyRecord) else ()
+                for one in (record.content,) if isinstance(record, Approval) else named:
+                    followers.setdefault(one, []).append(entry)
+            self._followers[number] = followers
+        return self._followers[number].get(record_id, [])
 
 
 def claimed_device(subject: Subject) -> bytes | None:
@@ -102,13 +126,13 @@ def claimed_device(subject: Subject) -> bytes | None:
 def has_pixels(seal: Seal, leaves: Sequence[bytes], subject: Subject) -> bool:
     """Whether the sealed pixels are the subject's: as sealed, or as the named decoder decodes a lossy codestream."""
     sealed = subject.digests.get(seal.record.profile.partition("/")[0])
-    if sealed is not None and content.opens(leaves, seal.image_key, content.PIXELS, str(sealed)):
+    if sealed is not None and content.opens(leaves, seal.salts, content.PIXELS, str(sealed)):
         return True
     decoded = subject.digests.get("px1-sha256")
     return (
         seal.decoder is not None
         and decoded is not None
-        and content.opens(leaves, seal.image_key, content.DECODED, f"{decoded} {seal.decoder}")
+        and content.opens(leaves, seal.salts, content.DECODED, f"{decoded} {seal.decoder}")
     )
 
 
@@ -132,9 +156,9 @@ def _studies(bundle: Bundle) -> list[tuple[content.Finder, dict[bytes, list[int]
 def _is_of(seal: Seal, subject: Subject) -> bool:
     try:
         leaves = seal.leaf_hashes
+        if len(leaves) != len(content.ITEMS):
+            return False
+        same_instance = bool(subject.instance) and content.opens(leaves, seal.salts, "SOPInstanceUID", subject.instance)
+        return same_instance or has_pixels(seal, leaves, subject)
     except EvidenceInvalid:
         return False
-    if len(leaves) != len(content.ITEMS):
-        return False
-    same_instance = bool(subject.instance) and content.opens(leaves, seal.image_key, "SOPInstanceUID", subject.instance)
-    return same_instance or has_pixels(seal, leaves, subject)

@@ -1,4 +1,4 @@
-"""EIP-712 typed structs of flat fields: `bytes32`, `string`, `uint64`. FORMAT.md §3."""
+"""EIP-712 typed structs of flat fields: `bytes32`, `bytes32[]`, `string`, `uint64`. FORMAT.md §3."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ledger.core.errors import FixInput
 Field = tuple[str, str]
 """(EIP-712 type, name)."""
 
-Value = bytes | str | int
+Value = bytes | str | int | tuple[bytes, ...]
 
 
 def keccak256(data: bytes) -> bytes:
@@ -68,6 +68,8 @@ def _word(kind: str, name: str, value: Value) -> bytes:
         return _text_word(value)
     if kind == "uint64" and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64:
         return value.to_bytes(32, "big")
+    if kind == "bytes32[]" and isinstance(value, tuple) and all(isinstance(one, bytes) and len(one) == 32 for one in value):
+        return keccak256(b"".join(value))
     raise FixInput(f"{name} is not a {kind}")
 
 

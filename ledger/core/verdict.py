@@ -57,6 +57,32 @@ class Check:
 NOT_CHECKED = Check("not_checked", "not checked")
 
 
+FindingWord = Literal["gap", "fork", "role", "time", "content"]
+"""What the replay of custody may find at a step (FORMAT.md §10)."""
+
+
+@dataclass(frozen=True)
+class CustodyStep:
+    """One record of an image's history, for people and reports: what was done, by whom, when.
+
+    `claimed_time` is the signer's clock, `between` two block times (None: not proven), `changed` the items that a receipt
+    names, `meaning` an approval's. `finding` says what is wrong with the step, `detail` in a sentence; `by` and `record_id` are
+    None where the record does not stand.
+    """
+
+    action: str
+    operation: str
+    by: str | None
+    claimed_time: int
+    between: tuple[int | None, int | None]
+    record_id: bytes | None
+    parents: tuple[bytes, ...] = ()
+    changed: tuple[str, ...] = ()
+    meaning: str | None = None
+    finding: FindingWord | None = None
+    detail: str = ""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is known about one image's custody.
@@ -64,7 +90,8 @@ class Verdict:
     `sealed_between` are two block times (seconds since 1970): the image was sealed after the first and before the second;
     None where
     a side is not proven. `record_id` is the record that was compared, if any. `differing` names attributes that are not what
-    was sealed.
+    was sealed. `custody` is the image's history, its first record first; `generator` names what made a declared synthetic
+    image.
     """
 
     token: Token
@@ -77,6 +104,8 @@ class Verdict:
     differing: tuple[str, ...] = ()
     regions: tuple[ChangedTile, ...] = ()
     block: int | None = None
+    custody: tuple[CustodyStep, ...] = ()
+    generator: str | None = None
 
     def __post_init__(self) -> None:
         if self.exit_code < 0:

@@ -10,6 +10,7 @@
  8. The key: enrolled, in its role, not retired nor compromised at the anchor's block time; certificate by an accepted
  authority.
  9. The time bracket: after the beacon's block, before the anchor's; the claimed time must not contradict it.
+10. The lineage: the records of the images that this one was made from, and what each receipt says of what was kept.
 
 An error of the evidence (EvidenceInvalid) gives NOT_CHECKED, never a statement about the image; a ledger that cannot be asked
 gives NOT_CHECKED with exit code 6. What AUTHENTIC does not prove: that the device itself told the truth.
@@ -17,25 +18,36 @@ gives NOT_CHECKED with exit code 6. What AUTHENTIC does not prove: that the devi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ledger.core import content, merkle, signatures
+from ledger.core import content
 from ledger.core.attributes import ATTRIBUTES
-from ledger.core.certificates import Device
-from ledger.core.contracts import KeyState
+from ledger.core.custody import Statement
 from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, Unreadable
-from ledger.core.evidence import Seal, split_words
+from ledger.core.evidence import Seal
+from ledger.core.lineage import Lineage, replay, trace
 from ledger.core.pixels import PROFILES, ChangedTile, changed_tiles
-from ledger.core.proof import Proofs, ProvenAnchor
+from ledger.core.records import CustodyRecord
 from ledger.core.search import Evidence, Subject, claimed_device, has_pixels
-from ledger.core.verdict import OUT_OF_REACH, Axis, Check, Token, Verdict
+from ledger.core.standing import Standing, stand
+from ledger.core.verdict import NOT_CHECKED, OUT_OF_REACH, Axis, Check, CustodyStep, Token, Verdict
 
 _GROUPS = {attribute.keyword: attribute.group for attribute in ATTRIBUTES}
+_PIXEL_ITEMS = (content.PIXELS, content.DECODED)
 _LAST_SECOND = 253402300799
 """Of the year 9999: a registry's date may lie beyond the calendar."""
-_PREFERENCE = (Token.AUTHENTIC, Token.PENDING, Token.MISMATCH, Token.ALTERED, Token.REVOKED, Token.NOT_CHECKED)
+_PREFERENCE = (
+    Token.DECLARED_SYNTHETIC,
+    Token.AUTHENTIC,
+    Token.DERIVED,
+    Token.PENDING,
+    Token.MISMATCH,
+    Token.ALTERED,
+    Token.REVOKED,
+    Token.NOT_CHECKED,
+)
 
 
 def verify(subject: Subject, evidence: Evidence) -> Verdict:
@@ -48,7 +60,9 @@ def verify(subject: Subject, evidence: Evidence) -> Verdict:
 
 def _rank(verdict: Verdict) -> float:
     """Of several seals the best verdict counts; but this instance's own record before another's with the same pixels, and one
-    that is not on chain after all that are."""
+    that is not on chain after all that are. Pixels that are declared synthetic make no patient's image, whoever seals them."""
+    if verdict.token is Token.MISMATCH and verdict.generator is not None:
+        return -1
     if verdict.token is Token.PENDING and verdict.block is None:
         return _PREFERENCE.index(Token.REVOKED) + 0.5
     if verdict.token is Token.MISMATCH and "SOPInstanceUID" in verdict.differing:
@@ -66,9 +80,10 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Ver
         _check_profile(seal.record.profile)
         leaves = content.opened(seal.leaf_hashes, seal.record.content)  # 3
         comparison = _Comparison.of(subject, seal, evidence.bundles[number].studies[seal.study], leaves)
-        proofs = evidence.proofs(number)
-        record_id = _signed(proofs, seal)  # 4
-        return _Custody(subject, evidence, proofs, seal, comparison).verdict(record_id)
+        standing = stand(evidence, number, seal)  # 4 to 9
+        lineage = trace(evidence, number, seal, standing)  # 10
+        trail = replay(evidence, number, seal, standing)
+        return _Judgement(subject, seal, comparison, lineage, trail).verdict()
     except EvidenceInvalid as error:
         return not_checked(f"the evidence proves nothing ({error.step}): {error}")
     except Unreadable as error:
@@ -94,13 +109,10 @@ class _Comparison:
     def of(cls, subject: Subject, seal: Seal, find_key: bytes, leaves: Sequence[bytes]) -> _Comparison:
         same_pixels = has_pixels(seal, leaves, subject)
         _check_hints(seal, find_key, leaves, subject)
-        differing = content.differing(leaves, seal.image_key, subject.attributes)
+        differing = content.differing(leaves, seal.salts, subject.attributes)
         if not same_pixels and "SOPInstanceUID" in differing:
             raise EvidenceInvalid("the seal opens neither to these pixels nor to this instance", "content")
         return cls(same_pixels, differing)
-
-    def in_group(self, group: str) -> list[str]:
-        return [name for name in self.differing if _GROUPS[name] == group]
 
 
 def _check_hints(seal: Seal, find_key: bytes, leaves: Sequence[bytes], subject: Subject) -> None:
@@ -109,145 +121,104 @@ def _check_hints(seal: Seal, find_key: bytes, leaves: Sequence[bytes], subject: 
     pixels = subject.digests.get(profile)
     values = ((content.PIXELS, None if pixels is None else str(pixels)), ("SOPInstanceUID", subject.instance))
     for token, (item, value) in zip(seal.tokens, values, strict=True):
-        is_sealed = value is not None and content.opens(leaves, seal.image_key, item, value)
+        is_sealed = value is not None and content.opens(leaves, seal.salts, item, value)
         if is_sealed and value is not None and token != content.find_token(find_key, item, value):
             raise EvidenceInvalid(f"the look-up token of {item} is not the one of this study", "content")
     if seal.tiles is not None:
         sealed = str(seal.tiles.digest(profile))
-        if not content.opens(leaves, seal.image_key, content.PIXELS, sealed):
+        if not content.opens(leaves, seal.salts, content.PIXELS, sealed):
             raise EvidenceInvalid("the tile hashes do not lead to the sealed digest", "content")
 
 
-def _signed(proofs: Proofs, seal: Seal) -> bytes:
-    """Step 4: the record id, if the key that the record names signed it in the trusted domain."""
-    record_id = seal.record.value.id(proofs.trust.domain)
-    signatures.check(proofs.certificate(seal.record.key).public_key_der, record_id, seal.signature)
-    return record_id
+@dataclass(frozen=True)
+class _Judgement:
+    """One image beside one seal that stands, with its lineage and what followed."""
 
+    subject: Subject
+    seal: Seal
+    comparison: _Comparison
+    lineage: Lineage
+    trail: tuple[CustodyStep, ...]
 
-class _Custody:
-    """Steps 5 to 9 for one seal whose signature holds."""
-
-    def __init__(self, subject: Subject, evidence: Evidence, proofs: Proofs, seal: Seal, comparison: _Comparison) -> None:
-        self.subject, self.evidence, self.proofs, self.seal, self.comparison = subject, evidence, proofs, seal, comparison
-        self.certificate = proofs.certificate(seal.record.key)
-        self.device: Device = self.certificate.device()
-
-    def verdict(self, record_id: bytes) -> Verdict:
-        anchor, state, settled = self._anchored()
-        refused = self._refusal(anchor, state)
-        lower = (
-            self.proofs.beacon_time(anchor, self.seal.record.beacon_number, self.seal.record.beacon_hash) if anchor else None
-        )
-        bracket = (lower, anchor.block_time if anchor else None)
-        clock = self._clock_contradiction(*bracket)
+    def verdict(self) -> Verdict:
+        own, origin = self.lineage.links[0].standing, self.lineage.origin
+        refused, clock = self.lineage.refused, self.lineage.clock
         checks: dict[Axis, Check] = {
             "integrity": self._integrity(),
-            "identity": Check("failed", refused) if refused else self._identity(state),
-            "time": Check("failed", clock) if clock else _time_check(*bracket),
+            "identity": Check("failed", refused) if refused else self._identity(origin),
+            "time": Check("failed", clock) if clock else _time_check(*origin.bracket),
+            "completeness": self._custody(),
             "patient": self._patient(),
         }
-        token, reasons = self._outcome(refused, clock, settled)
+        token, reasons = self._outcome(refused, clock)
         return Verdict(
             token,
             reasons,
-            device=self.device.name,
-            sealed_between=bracket,
+            device=origin.holder.name,
+            sealed_between=origin.bracket,
             checks=checks,
-            record_id=record_id,
-            differing=self.comparison.differing,
+            record_id=own.record_id,
+            differing=self._differing,
             regions=self._regions() if token is Token.ALTERED else (),
-            block=anchor.block_number if anchor else None,
+            block=own.anchor.block_number if own.anchor else None,
+            custody=(*self.lineage.steps(), *self.trail),
+            generator=self.lineage.generator if self.comparison.same_pixels else None,
         )
 
-    def _outcome(self, refused: str | None, clock: str | None, settled: bool) -> tuple[Token, tuple[str, ...]]:
-        note = self._profile_note()
+    def _outcome(self, refused: str | None, clock: str | None) -> tuple[Token, tuple[str, ...]]:
+        note = (*self._synthetic_note(), *self._profile_note())
         if refused:
             return Token.REVOKED, (refused, *note)
         if not self.comparison.same_pixels:
             return Token.ALTERED, (self._pixel_difference(), *self._named(), *note)
-        if self.comparison.differing:
+        if any(item in _PIXEL_ITEMS for _, item in self.lineage.false):
+            return Token.ALTERED, (*self._named(), *note)
+        if self._differing:
             return Token.MISMATCH, (*self._named(), *note)
         if clock:
             return Token.MISMATCH, (f"claimedTime differs: {clock}", *note)
-        if not settled:
+        if not self.lineage.is_settled:
             return Token.PENDING, ("sealed and signed, not yet final on chain: anchor it, or verify again later", *note)
+        if self.lineage.generator is not None:
+            return Token.DECLARED_SYNTHETIC, note
+        if self.lineage.is_derived:
+            return Token.DERIVED, (*self._derivation(), *note)
         return Token.AUTHENTIC, ("pixels and attributes are what the device sealed", *note)
 
-    def _anchored(self) -> tuple[ProvenAnchor | None, KeyState, bool]:
-        """Steps 5 to 8: the anchor, the key's state, and whether the block is settled; no anchor while the record is
-        pending."""
-        included, record = self.seal.included, self.seal.record
-        if included is None:
-            return None, self.proofs.with_news(record.key, None), False
-        anchor = self.proofs.anchor(included.anchor)
-        leaf = merkle.leaf_hash(self.seal.signed.entry())
-        merkle.verify_inclusion(leaf, included.index, anchor.size, split_words(included.path, "inclusion"), anchor.root)
-        settled = self.proofs.is_settled(anchor.state)
-        if self.proofs.state(anchor.state).header.timestamp < anchor.block_time:
-            raise EvidenceInvalid("the state is older than the anchor that it shows", "state proof")
-        return anchor, self.proofs.key_state(anchor.state, record.key), settled
+    def _derivation(self) -> Iterator[str]:
+        """How the image came from what the device sealed: one sentence a step that changed something."""
+        for link in reversed(self.lineage.links):
+            record = link.entry.record.value
+            if link.has_new_content and isinstance(record, CustodyRecord):
+                statement = Statement.of(record)
+                kept = "the pixels were kept" if content.PIXELS not in statement.changed else "the pixels were changed"
+                yield f"{statement.operation} by {link.standing.holder.name}: {kept}; changed: {_listed(statement.changed)}"
 
-    def _refusal(self, anchor: ProvenAnchor | None, state: KeyState) -> str | None:
-        """Step 8: why the key was not allowed to sign this, or None."""
-        is_enrolled = any(state.certificate)
-        if is_enrolled and state.certificate != self.certificate.fingerprint:
-            raise EvidenceInvalid("the certificate is not the one enrolled on chain", "certificate")
-        time = anchor.block_time if anchor else self.seal.record.claimed_time
-        issuers = [authority for authority in self.evidence.issuers if self.certificate.is_issued_by(authority)]
-        if not any(authority.is_valid_at(time) for authority in issuers):
-            return "the device's certificate is not from an authority that the trust file accepts"
-        for rival in self.evidence.rivals(self.seal):
-            if self._is_genuine(rival):
-                return f"the key signed two different records as number {self.seal.record.counter}"
-        if anchor is None:
-            return self._refusal_while_pending(state)
-        if not is_enrolled:
-            return "the key was never enrolled in the registry"
-        if state.compromised_since and time >= state.compromised_since:
-            return "the key was compromised by the time the record was anchored"
-        if time < state.enrolled_at or (state.retired_at and time > state.retired_at):
-            return "the key was not enrolled when the record was anchored"
-        if self.seal.record.value.ROLE not in state.roles:
-            return f"the key may not {str(self.seal.record.value.ROLE.name).lower()}: its roles are {state.roles.words}"
-        if not self.certificate.is_valid_at(time):
-            return "the device's certificate was not valid when the record was anchored"
-        return None
+    def _synthetic_note(self) -> tuple[str, ...]:
+        generator = self.lineage.generator
+        return () if generator is None else (f"declared synthetic by its maker: generated by {generator}",)
 
-    def _refusal_while_pending(self, state: KeyState) -> str | None:
-        """What is known already of a key whose record is not on chain: offline no more than the trust file's news."""
-        if state.compromised_since:
-            return "the key was reported compromised before the record was anchored"
-        if self.seal.record.key not in self.evidence.facts.keys:
-            return None
-        if not any(state.certificate):
-            return "the key is not enrolled in the registry: enrol it before the record is anchored"
-        if state.retired_at:
-            return "the key was retired before the record was anchored"
-        if self.seal.record.value.ROLE not in state.roles:
-            return f"the key may not {str(self.seal.record.value.ROLE.name).lower()}: its roles are {state.roles.words}"
-        return None
+    @property
+    def _differing(self) -> tuple[str, ...]:
+        """What differs from the seal, and what a receipt in the lineage is false of."""
+        false = tuple(item for _, item in self.lineage.false if item not in _PIXEL_ITEMS)
+        return tuple(dict.fromkeys((*self.comparison.differing, *false)))
 
-    def _is_genuine(self, rival: Seal) -> bool:
-        record_id = rival.record.value.id(self.proofs.trust.domain)
-        try:
-            signatures.check(self.certificate.public_key_der, record_id, rival.signature)
-        except EvidenceInvalid:
-            return False
-        return True
-
-    def _clock_contradiction(self, lower: int | None, upper: int | None) -> str | None:
-        """Step 9: how the device's claimed time contradicts the blocks, if it does by more than the policy's tolerance."""
-        claimed, tolerance = self.seal.record.claimed_time, self.proofs.trust.policy.clock_tolerance_s
-        if lower is not None and claimed < lower - tolerance:
-            return f"the device claims a time {lower - claimed} s before a block that it names (back-dated, or a wrong clock)"
-        if upper is not None and claimed > upper + tolerance:
-            return f"the device claims a time {claimed - upper} s after the record was on chain (wrong clock)"
-        return None
+    def _custody(self) -> Check:
+        findings = [step for step in self.trail if step.finding]
+        if findings:
+            return Check("failed", f"{findings[0].finding} in the custody trail: {findings[0].detail}")
+        steps = len(self.lineage.links) - 1 + len(self.trail)
+        if not steps:
+            return NOT_CHECKED
+        return Check("ok", f"{steps} custody step{'s' if steps > 1 else ''} in order, as far as the evidence goes")
 
     def _integrity(self) -> Check:
         if not self.comparison.same_pixels:
             return Check("failed", self._pixel_difference())
+        false = [item for _, item in self.lineage.false]
+        if false:
+            return Check("failed", f"a receipt is false: {', '.join(false)}")
         others = [name for name in self.comparison.differing if _GROUPS[name] != "patient"]
         if others:
             return Check("failed", f"pixels are the sealed ones; differing: {', '.join(others)}")
@@ -256,19 +227,19 @@ class _Custody:
         return Check("ok", "pixels and bound attributes are the sealed ones")
 
     def _patient(self) -> Check:
-        differing = self.comparison.in_group("patient")
+        differing = [name for name in self._differing if _GROUPS[name] == "patient"]
         if differing:
             return Check("failed", f"not the sealed patient: {', '.join(differing)}")
         return Check("ok", "the patient is the sealed one")
 
-    def _identity(self, state: KeyState) -> Check:
+    def _identity(self, origin: Standing) -> Check:
         claims = claimed_device(self.subject)
-        status = f"sealed by {self.device.name}"
-        if not any(state.certificate):
+        status = f"sealed by {origin.holder.name}"
+        if not any(origin.key_state.certificate):
             return Check("not_checked", f"{status}; enrolment is checked once the record is anchored")
-        if claims is not None and claims != self.device.id:
+        if claims is not None and claims != origin.holder.id:
             return Check("ok", f"{status}; the image itself names another device")
-        return Check("ok", f"{status}, enrolled with {state.roles.words}")
+        return Check("ok", f"{status}, enrolled with {origin.key_state.roles.words}")
 
     def _pixel_difference(self) -> str:
         profile = self.seal.record.profile.partition("/")[0]
@@ -278,7 +249,11 @@ class _Custody:
         return "a record for this very instance exists, and the pixels differ"
 
     def _named(self) -> tuple[str, ...]:
-        return tuple(f"{name} differs from what was sealed" for name in self.comparison.differing)
+        own = tuple(f"{name} differs from what was sealed" for name in self.comparison.differing)
+        return own + tuple(
+            f"{item} differs from the parent's: the {link.entry.record.action} receipt by {link.standing.holder.name} is false"
+            for link, item in self.lineage.false
+        )
 
     def _profile_note(self) -> tuple[str, ...]:
         profile = self.seal.record.profile
@@ -298,6 +273,10 @@ class _Custody:
             return changed_tiles(self.seal.tiles.digest(profile), found)
         except FixInput:
             return ()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _time_check(lower: int | None, upper: int | None) -> Check:

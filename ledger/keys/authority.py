@@ -1,4 +1,4 @@
-"""The site's certificate authority: issues the X.509 certificates that name devices. FORMAT.md §6."""
+"""The site's certificate authority: issues the X.509 certificates that name devices and persons. FORMAT.md §6."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from ledger.core import certificates
-from ledger.core.certificates import Certificate, Device
+from ledger.core.certificates import Certificate, Holder, Person
 from ledger.core.errors import FixInput
 from ledger.keys.signers import SoftwareSigner, load_pem, write_secret
 
@@ -32,13 +32,13 @@ class Authority:
         return self.x509.public_bytes(Encoding.PEM).decode()
 
     def issue(self, request_der: bytes, now: datetime) -> Certificate:
-        """A device certificate for a request (PKCS#10) whose own signature holds. Raises FixInput."""
-        request, device = read_request(request_der)
+        """A certificate for a request (PKCS#10) whose own signature holds. Raises FixInput."""
+        request, holder = read_request(request_der)
         return certificates.parse(
-            self._builder(_subject(device), request.public_key(), now, DEVICE_YEARS)
+            self._builder(_subject(holder), request.public_key(), now, DEVICE_YEARS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign=True), critical=True)
-            .add_extension(_name(device), critical=False)
+            .add_extension(_name(holder), critical=False)
             .sign(self._private_key, hashes.SHA256())
             .public_bytes(Encoding.DER)
         )
@@ -95,28 +95,28 @@ def load_authority(folder: Path, passphrase: str) -> Authority:
     return Authority(certificate, private_key)
 
 
-def request(device: Device, signer: SoftwareSigner) -> bytes:
-    """A certificate request (PKCS#10, DER) for a device, signed by its key: proof that the requester has it."""
+def request(holder: Holder, signer: SoftwareSigner) -> bytes:
+    """A certificate request (PKCS#10, DER) for a device or person, signed by its key: proof that the requester has it."""
     return (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(_subject(device))
-        .add_extension(_name(device), critical=False)
+        .subject_name(_subject(holder))
+        .add_extension(_name(holder), critical=False)
         .sign(signer.private_key, hashes.SHA256())
         .public_bytes(Encoding.DER)
     )
 
 
-def read_request(der: bytes) -> tuple[x509.CertificateSigningRequest, Device]:
-    """A request and the device that it names, after checking its signature. Raises FixInput."""
+def read_request(der: bytes) -> tuple[x509.CertificateSigningRequest, Holder]:
+    """A request and whom it names, after checking its signature. Raises FixInput."""
     try:
         parsed = x509.load_der_x509_csr(der)
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         valid = parsed.is_signature_valid
     except (InvalidSignature, x509.ExtensionNotFound, *certificates.MALFORMED) as error:
-        raise FixInput("the request is not a PKCS#10 request that names a device") from error
+        raise FixInput("the request is not a PKCS#10 request that names a device or a person") from error
     if not valid:
         raise FixInput("the request is not signed by the key that it asks a certificate for")
-    return parsed, certificates.device_of(names)
+    return parsed, certificates.holder_of(names)
 
 
 def new_log_key(path: Path, passphrase: str) -> ed25519.Ed25519PrivateKey:
@@ -141,18 +141,19 @@ def log_public_key(private_key: ed25519.Ed25519PrivateKey) -> bytes:
     return private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def _subject(device: Device) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, device.site),
-            x509.NameAttribute(NameOID.COMMON_NAME, device.ae_title),
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, device.serial),
+def _subject(holder: Holder) -> x509.Name:
+    if isinstance(holder, Person):
+        named = [x509.NameAttribute(NameOID.COMMON_NAME, holder.printed_name)]
+    else:
+        named = [
+            x509.NameAttribute(NameOID.COMMON_NAME, holder.ae_title),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, holder.serial),
         ]
-    )
+    return x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, holder.site), *named])
 
 
-def _name(device: Device) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(device.uri())])
+def _name(holder: Holder) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(holder.uri())])
 
 
 def _usage(*, sign: bool) -> x509.KeyUsage:

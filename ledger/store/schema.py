@@ -73,27 +73,38 @@ study = Table(
     Column("secret", LargeBinary, comment="null once the study was redacted"),
 )
 
-seal = Table(
-    "seal",
+record = Table(
+    "record",
     metadata,
     Column("number", Number, primary_key=True, autoincrement=True),
+    Column("type", Text, nullable=False),
     Column("signer", LargeBinary, nullable=False, comment="key id"),
     Column("counter", BigInteger, nullable=False),
     Column("record_id", LargeBinary, nullable=False, unique=True),
     Column("content", LargeBinary, nullable=False, index=True),
     Column("profile", Text, nullable=False),
+    Column("own", Text, comment="the members that only this type has, as in a bundle; null for an AcquisitionRecord"),
     Column("entry", LargeBinary, nullable=False, comment="the log entry"),
-    Column("leaves", LargeBinary, nullable=False),
+    Column("generator", Text, comment="what generated the image, or one that it was made of"),
+    Column("leaves", LargeBinary, comment="null, as all below, for a record without an image of its own"),
     Column("image_key", LargeBinary),
-    Column("study", BigInteger, ForeignKey("study.id"), nullable=False),
-    Column("find", LargeBinary, nullable=False, comment="the two look-up tokens of a bundle"),
+    Column("kept", LargeBinary, comment="salts of the items that were kept from a parent"),
+    Column("study", BigInteger, ForeignKey("study.id"), index=True),
+    Column("find", LargeBinary, comment="the two look-up tokens of a bundle"),
     Column("pixels_token", LargeBinary, index=True, comment="keyed hash of the pixel digest"),
     Column("instance_token", LargeBinary, index=True, comment="keyed hash of SOPInstanceUID"),
     Column("decoder", Text),
     Column("tiles", LargeBinary, comment="sealed tile hashes, as in a bundle"),
     Column("log_index", BigInteger, unique=True, comment="null while queued"),
-    UniqueConstraint("signer", "counter", name="seal_slot"),
+    UniqueConstraint("signer", "counter", name="record_slot"),
     sqlite_autoincrement=True,
+)
+
+record_link = Table(
+    "record_link",
+    metadata,
+    Column("number", Number, ForeignKey("record.number"), primary_key=True, autoincrement=False),
+    Column("target", LargeBinary, primary_key=True, index=True, comment="record id of a parent, or of what is approved"),
 )
 
 anchor = Table(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ledger.core import certificates, content, evidence
+from ledger.core import certificates, content, evidence, strict
 from ledger.core.errors import EvidenceInvalid, FixInput, Unreadable
 from ledger.core.evidence import Anchor, BeaconPart, Bundle, Included, Ledger, Seal, State
 from ledger.core.trust import Trust
 from ledger.log import Log
 from ledger.log.anchoring import AnchorRow
 from ledger.store.anchors import AnchorStore
-from ledger.store.journal import JournalStore, StoredSeal
+from ledger.store.records import RecordReader, StoredRecord
 
 SUFFIX = ".seal.json"
 
@@ -21,41 +21,57 @@ SUFFIX = ".seal.json"
 class Exporter:
     """Makes bundles of a site's seals, with proofs for those whose anchor is final."""
 
-    def __init__(self, trust: Trust, journal: JournalStore, anchors: AnchorStore, log: Log, ders: Sequence[bytes]) -> None:
+    def __init__(self, trust: Trust, journal: RecordReader, anchors: AnchorStore, log: Log, ders: Sequence[bytes]) -> None:
         self._trust, self._journal, self._anchors, self._log = trust, journal, anchors, log
         self._certificates = {certificates.parse(der).key: der for der in ders}
 
-    def bundle(self, seals: Iterable[StoredSeal], *, with_tiles: bool) -> Bundle:
-        """One bundle of these seals; what they share is in it once."""
+    def bundle(self, images: Iterable[StoredRecord], *, with_tiles: bool, others: Sequence[StoredRecord] = ()) -> Bundle:
+        """One bundle of these images, with the records that they were made from and those that followed; and of `others`,
+        which have no image. What they share is in it once."""
+        gathered = _Gathered(self._anchors, self._log)
+        stored = list(images)
+        seals: list[Seal] = []
         studies: dict[int, bytes] = {}
-        rows: dict[int, AnchorRow] = {}
-        keys: set[bytes] = set()
-        beacons: set[bytes] = set()
-        parts: list[Seal] = []
-        for stored in seals:
-            row = None if stored.log_index is None else self._anchors.covering(stored.log_index)
-            if stored.study not in studies:
-                studies[stored.study] = content.find_key(self._journal.study_secret(stored.study))
-            included = None
-            if row is not None and stored.log_index is not None:
-                rows.setdefault(row.new_size, row)
-                path = self._log.inclusion_proof(stored.log_index, row.new_size)
-                included = Included(anchor=list(rows).index(row.new_size), index=stored.log_index, path=b"".join(path))
-            record = stored.signed.record
-            keys.add(record.key)
-            beacons.add(record.beacon_hash)
-            parts.append(stored.part(list(studies).index(stored.study), included, with_tiles=with_tiles))
-        anchors, states = _anchor_parts(rows.values())
+        for one in stored:
+            if one.study is None:
+                raise FixInput("a record without an image of its own has no bundle of an image")
+            if one.study not in studies:
+                studies[one.study] = content.find_key(self._journal.study_secret(one.study))
+            included = gathered.included(one)
+            seals.append(one.seal(list(studies).index(one.study), included, with_tiles=with_tiles))
+        records = self._around([*stored, *others], {one.record_id for one in stored})
+        entries = [one.entry(leaves, gathered.included(one)) for one, leaves in records]
+        anchors, states = _anchor_parts(gathered.rows.values())
         return Bundle(
             format="scanseal-bundle-1",
             ledger=self._ledger(),
-            certificates=tuple(self._certificate(key) for key in sorted(keys)),
+            certificates=tuple(self._certificate(key) for key in sorted(gathered.keys)),
             studies=tuple(studies.values()),
-            seals=tuple(parts),
+            seals=tuple(seals),
+            records=tuple(entries),
             anchors=anchors,
             states=states,
-            headers=tuple(self._anchors.headers(sorted(beacons)).values()),
+            headers=tuple(self._anchors.headers(sorted(gathered.beacons)).values()),
         )
+
+    def _around(self, stored: Sequence[StoredRecord], have: set[bytes]) -> Iterator[tuple[StoredRecord, bytes | None]]:
+        """What else belongs to these: the records that they were made from, with leaves, and the steps and approvals since."""
+        ancestors = self._journal.ancestors(stored)
+        ahead = [one.record_id for one in stored]
+        trail: dict[bytes, StoredRecord] = {}
+        while ahead:
+            steps = [one for one in self._journal.following(ahead) if one.leaves is None and one.record_id not in trail]
+            trail |= {one.record_id: one for one in steps}
+            ahead = [one.record_id for one in steps]
+        holding = self._journal.holding({one.signed.record.content for one in ancestors.values() if one.leaves is None})
+        named = {one.record_id: one for one in stored} | ancestors | trail
+        for record_id in sorted(named.keys() - have, key=lambda one: named[one].number):
+            one = named[record_id]
+            leaves = one.leaves
+            if record_id in ancestors and leaves is None:
+                holder = holding.get(one.signed.record.content)
+                leaves = None if holder is None else holder.leaves
+            yield one, leaves
 
     def _ledger(self) -> Ledger:
         log = self._trust.logs[0]
@@ -76,6 +92,27 @@ class Exporter:
         return self._certificates[key]
 
 
+class _Gathered:
+    """What the records of one bundle share: anchors, keys, beacons."""
+
+    def __init__(self, anchors: AnchorStore, log: Log) -> None:
+        self._anchors, self._log = anchors, log
+        self.rows: dict[int, AnchorRow] = {}
+        self.keys: set[bytes] = set()
+        self.beacons: set[bytes] = set()
+
+    def included(self, stored: StoredRecord) -> Included | None:
+        """A record's place in the log, where an anchor covers it; its key and beacon are noted."""
+        self.keys.add(stored.signed.record.key)
+        self.beacons.add(stored.signed.record.beacon_hash)
+        row = None if stored.log_index is None else self._anchors.covering(stored.log_index)
+        if row is None or stored.log_index is None:
+            return None
+        self.rows.setdefault(row.new_size, row)
+        path = self._log.inclusion_proof(stored.log_index, row.new_size)
+        return Included(anchor=list(self.rows).index(row.new_size), index=stored.log_index, path=b"".join(path))
+
+
 def describe(bundle: Bundle) -> dict[str, Any]:
     """What a bundle claims, without proof."""
     known = {certificate.key: certificate for certificate in map(certificates.parse, bundle.certificates)}
@@ -84,7 +121,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "anchor_log": "0x" + bundle.ledger.anchor_log.hex(),
         "device_registry": "0x" + bundle.ledger.device_registry.hex(),
         "origin": bundle.ledger.origin,
-        "devices": [certificate.device().name for certificate in known.values()],
+        "devices": [certificate.holder().name for certificate in known.values()],
         "anchors": [
             {
                 "size": int(anchor.checkpoint.split("\n")[1]) if anchor.checkpoint.count("\n") > 1 else None,
@@ -97,7 +134,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "seals": [
             {
                 "key": "0x" + seal.record.key.hex(),
-                "device": known[seal.record.key].device().name if seal.record.key in known else None,
+                "device": known[seal.record.key].holder().name if seal.record.key in known else None,
                 "counter": seal.record.counter,
                 "profile": seal.record.profile,
                 "claimed_time": seal.record.claimed_time,
@@ -133,8 +170,8 @@ def _anchor_parts(rows: Iterable[AnchorRow]) -> tuple[tuple[Anchor, ...], tuple[
 def read_bundle(path: Path) -> Bundle:
     """A bundle from a file. Raises EvidenceInvalid naming the file."""
     try:
-        if path.stat().st_size > evidence.SIZE_LIMIT:
-            raise EvidenceInvalid(f"{path.name}: larger than {evidence.SIZE_LIMIT} bytes, no bundle")
+        if path.stat().st_size > strict.SIZE_LIMIT:
+            raise EvidenceInvalid(f"{path.name}: larger than {strict.SIZE_LIMIT} bytes, no bundle")
         return evidence.parse(path.read_bytes())
     except EvidenceInvalid as error:
         raise EvidenceInvalid(f"{path.name}: {error}", error.step) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ledger.core.certificates import Certificate, Device
+from ledger.core.certificates import Certificate, Device, Holder
 from ledger.core.errors import FixInput
 from ledger.core.records import Role
 from ledger.core.trust import DeviceNotice, KeyNotice
@@ -43,7 +43,7 @@ def approve_device(folder: Path | None, request: Path, roles: Role, since: int |
     path = request if request.suffix == ".csr" else site.request_path(str(request))
     name = sites.device_name(path.stem)
     passphrase = site.passphrase()
-    parsed, device = _read_request(path)
+    parsed, holder = _read_request(path)
     certificate_path = site.certificate_path(name)
     if certificate_path.exists():
         certificate = sites.read_certificate(certificate_path)
@@ -56,14 +56,16 @@ def approve_device(folder: Path | None, request: Path, roles: Role, since: int |
     if known.retired_at or known.compromised_since:
         raise FixInput(f"the key of {name} is retired or revoked, for good: make another with `scanseal device request`")
     if not any(known.certificate):
-        chain.enrol(certificate.key, certificate.fingerprint, device.id, roles)
+        chain.enrol(certificate.key, certificate.fingerprint, holder.id, roles)
     if since is not None:
-        chain.set_seals_everything_since(device.id, since)
-        _note_device(site, device, since)
+        if not isinstance(holder, Device):
+            raise FixInput(f"{name} is a person: only a device can seal everything it makes")
+        chain.set_seals_everything_since(holder.id, since)
+        _note_device(site, holder, since)
     state = chain.key_state(certificate.key)
     return {
         "name": name,
-        "device": device.name,
+        "device": holder.name,
         "key": "0x" + certificate.key.hex(),
         "roles": state.roles.words,
         "certificate": str(certificate_path),
@@ -81,7 +83,7 @@ def list_devices(folder: Path | None) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "device": certificate.device().name if certificate else "0x" + enrolled.device.hex(),
+                "device": certificate.holder().name if certificate else "0x" + enrolled.device.hex(),
                 "key": "0x" + enrolled.key.hex(),
                 "roles": state.roles.words,
                 "enrolled_at": state.enrolled_at,
@@ -154,7 +156,7 @@ def _write_request(site: Site, name: str, device: Device, signer: SoftwareSigner
     sites.write_text(site.request_path(name), pem.decode())
 
 
-def _read_request(path: Path) -> tuple[x509.CertificateSigningRequest, Device]:
+def _read_request(path: Path) -> tuple[x509.CertificateSigningRequest, Holder]:
     try:
         der = x509.load_pem_x509_csr(path.read_bytes()).public_bytes(Encoding.DER)
     except FileNotFoundError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ledger.core import evidence
 from ledger.core.errors import FixInput, NeedPermission, Refused, TryLater, Unreadable
-from ledger.store.journal import JournalStore, StoredSeal
+from ledger.store.records import RecordReader, StoredRecord
 from ledger.wiring.bundles import SUFFIX, Exporter
 from ledger.wiring.images import Found, subject
 from ledger.wiring.verification import hashes_of
@@ -39,7 +39,7 @@ class Written:
 class Export:
     """Writes bundles: one file for all, or one an image into a folder."""
 
-    def __init__(self, journal: JournalStore, exporter: Exporter) -> None:
+    def __init__(self, journal: RecordReader, exporter: Exporter) -> None:
         self._journal, self._exporter = journal, exporter
 
     def write(
@@ -49,7 +49,7 @@ class Export:
         if images is None:
             if output.is_dir() or not output.suffix:
                 raise FixInput(f"{output} is a folder: one bundle an image needs the images' PATHS")
-            return self._one_file(self._journal.all_seals(), output, with_tiles, ())
+            return self._one_file(self._journal.all_images(), output, with_tiles, ())
         missing: list[str] = []
         found = self._found(images, missing, progress)
         if not output.is_dir() and output.suffix:
@@ -63,7 +63,7 @@ class Export:
 
     def _found(
         self, images: Iterable[Found], missing: list[str], progress: Callable[[int], None]
-    ) -> Iterator[tuple[str, list[StoredSeal]]]:
+    ) -> Iterator[tuple[str, list[StoredRecord]]]:
         hashes = hashes_of([*self._journal.profiles(), "px1-sha256"])
         for count, found in enumerate(images, 1):
             progress(count)
@@ -77,7 +77,7 @@ class Export:
             else:
                 missing.append(found.path)
 
-    def _one_file(self, seals: Iterable[StoredSeal], output: Path, with_tiles: bool, missing: Iterable[str]) -> Written:
+    def _one_file(self, seals: Iterable[StoredRecord], output: Path, with_tiles: bool, missing: Iterable[str]) -> Written:
         bundle = self._exporter.bundle(seals, with_tiles=with_tiles)
         if not bundle.seals:
             return Written(0, 0, 0, 0, tuple(missing))

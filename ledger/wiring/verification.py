@@ -15,7 +15,7 @@ from ledger.core.search import Evidence, Subject, claimed_device
 from ledger.core.trust import Facts, Trust
 from ledger.core.verdict import OUT_OF_REACH, Token, Verdict
 from ledger.core.verify import not_checked, verify
-from ledger.store.journal import JournalStore
+from ledger.store.records import RecordReader
 from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
 from ledger.wiring.images import Digests, Found, subject
 
@@ -51,7 +51,7 @@ class Verifier:
         self,
         trust: Trust,
         bundles: Sequence[Bundle] = (),
-        site: tuple[JournalStore, Exporter] | None = None,
+        site: tuple[RecordReader, Exporter] | None = None,
         oracle: Oracle | None = None,
     ) -> None:
         self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle

@@ -44,40 +44,40 @@ def root_from_the_format(values: dict[str, str | None]) -> bytes:
 
 
 def test_the_commitment_is_the_one_that_the_format_describes():
-    assert content.commit(VALUES, KEY).root == root_from_the_format(VALUES)
+    assert content.commit(VALUES, content.Salts(KEY)).root == root_from_the_format(VALUES)
 
 
 @given(st.sampled_from([name for name in content.ITEMS if name != "PixelData"]), st.text(min_size=1, max_size=20))
 def test_any_changed_attribute_changes_the_root_and_is_named(name, value):
     if VALUES.get(name) == value:
         return
-    sealed = content.commit(VALUES, KEY)
+    sealed = content.commit(VALUES, content.Salts(KEY))
     changed = VALUES | {name: value}
-    assert content.commit(changed, KEY).root != sealed.root
+    assert content.commit(changed, content.Salts(KEY)).root != sealed.root
     if name != "DecodedPixels":
-        assert content.differing(sealed.leaves, KEY, changed) == (name,)
+        assert content.differing(sealed.leaves, content.Salts(KEY), changed) == (name,)
 
 
 def test_an_absent_attribute_is_not_an_empty_one():
-    sealed = content.commit(VALUES | {"AccessionNumber": None}, KEY)
-    assert content.opens(sealed.leaves, KEY, "AccessionNumber", None)
-    assert not content.opens(sealed.leaves, KEY, "AccessionNumber", "")
+    sealed = content.commit(VALUES | {"AccessionNumber": None}, content.Salts(KEY))
+    assert content.opens(sealed.leaves, content.Salts(KEY), "AccessionNumber", None)
+    assert not content.opens(sealed.leaves, content.Salts(KEY), "AccessionNumber", "")
 
 
 def test_leaves_open_only_with_the_images_own_key():
-    sealed = content.commit(VALUES, KEY)
-    assert content.opens(sealed.leaves, KEY, "PatientID", "4711")
+    sealed = content.commit(VALUES, content.Salts(KEY))
+    assert content.opens(sealed.leaves, content.Salts(KEY), "PatientID", "4711")
     other = content.image_key(bytes(32), VALUES["PixelData"], "1.2.3.4")
-    assert not content.opens(sealed.leaves, other, "PatientID", "4711")
+    assert not content.opens(sealed.leaves, content.Salts(other), "PatientID", "4711")
 
 
 def test_equal_attributes_of_two_images_have_unequal_leaves():
-    other = content.commit(VALUES, content.image_key(SECRET, VALUES["PixelData"], "1.2.3.5"))
-    assert not set(content.commit(VALUES, KEY).leaves) & set(other.leaves)
+    other = content.commit(VALUES, content.Salts(content.image_key(SECRET, VALUES["PixelData"], "1.2.3.5")))
+    assert not set(content.commit(VALUES, content.Salts(KEY)).leaves) & set(other.leaves)
 
 
 def test_leaves_that_do_not_hash_to_the_content_are_refused():
-    sealed = content.commit(VALUES, KEY)
+    sealed = content.commit(VALUES, content.Salts(KEY))
     assert content.opened(sealed.leaves, sealed.root) == sealed.leaves
     flipped = (bytes([sealed.leaves[0][0] ^ 1]) + sealed.leaves[0][1:], *sealed.leaves[1:])
     for wrong in (flipped, sealed.leaves[:-1], (*sealed.leaves, bytes(32)), ()):
@@ -87,4 +87,4 @@ def test_leaves_that_do_not_hash_to_the_content_are_refused():
 
 def test_an_attribute_outside_the_list_is_refused():
     with pytest.raises(FixInput, match="PatientComments"):
-        content.commit({"PatientComments": "x"}, KEY)
+        content.commit({"PatientComments": "x"}, content.Salts(KEY))

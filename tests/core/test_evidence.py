@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ledger.core import evidence
 from ledger.core.errors import EvidenceInvalid
-from ledger.core.evidence import from_b64, to_b64
+from ledger.core.strict import from_b64, to_b64
 
 EMPTY = {
     "format": "scanseal-bundle-1",

@@ -7,8 +7,10 @@ time, from the Yellow Paper. Switches make it misbehave in the ways that tests a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import rlp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,18 +18,32 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from trie import HexaryTrie
 
 from ledger.core import content, contracts, merkle, trust
-from ledger.core.certificates import Certificate, Device
+from ledger.core.certificates import Certificate, Device, Holder, Person
 from ledger.core.checkpoint import Checkpoint, sign
 from ledger.core.contracts import Beacon
-from ledger.core.evidence import Anchor, BeaconPart, Bundle, Included, Ledger, RecordPart, Seal, State, Tiles
+from ledger.core.custody import Statement
+from ledger.core.evidence import (
+    Anchor,
+    BeaconPart,
+    Bundle,
+    Entry,
+    Included,
+    Ledger,
+    RecordEntry,
+    RecordPart,
+    Seal,
+    State,
+    Tiles,
+)
 from ledger.core.pixels import PixelDigest
-from ledger.core.records import AcquisitionRecord, Role, SignedRecord
+from ledger.core.records import AcquisitionRecord, Approval, CustodyRecord, Record, Role, SignedRecord, SyntheticRecord
 from ledger.core.search import Subject
 from ledger.core.trust import Trust
 from ledger.core.typeddata import Domain, keccak256
 from ledger.keys import authority, signers
 from ledger.keys.signers import SoftwareSigner
 
+AnyEntry = TypeVar("AnyEntry", Seal, RecordEntry)
 CHAIN_ID = 31337
 ANCHOR_LOG = b"\xaa" * 20
 REGISTRY = b"\xbb" * 20
@@ -64,6 +80,7 @@ class World:
         self.domain = Domain(CHAIN_ID, ANCHOR_LOG)
         self.study_secret = bytes(range(32))
         self.entries: list[bytes] = []
+        self.others: list[Certificate] = []
         self.tail: dict[bytes, tuple[int, bytes]] = {}
         self.beacon_block = 3
         self.mine(self.beacon_block)
@@ -71,8 +88,8 @@ class World:
 
     # ---- keys ----
 
-    def certify(self, signer: SoftwareSigner, device: Device, issuer: authority.Authority | None = None) -> Certificate:
-        request = authority.request(device, signer)
+    def certify(self, signer: SoftwareSigner, holder: Holder, issuer: authority.Authority | None = None) -> Certificate:
+        request = authority.request(holder, signer)
         return (issuer or self.site).issue(request, datetime.fromtimestamp(START, UTC))
 
     def enrol(
@@ -134,7 +151,7 @@ class World:
         values = dict(subject.attributes) | {content.PIXELS: str(subject.digests[profile])}
         image_key = content.image_key(self.study_secret, values[content.PIXELS], subject.instance)
         return AcquisitionRecord(
-            content.commit(values, image_key).root,
+            content.commit(values, content.Salts(image_key)).root,
             f"{profile}/{content.ATTRIBUTE_LIST}",
             key,
             counter + 1,
@@ -163,7 +180,7 @@ class World:
         if decoded is not None:
             values[content.DECODED] = f"{decoded} {decoder}"
         image_key = content.image_key(self.study_secret, str(digest), subject.instance)
-        commitment = content.commit(values, image_key)
+        commitment = content.commit(values, content.Salts(image_key))
         record = replace(self.draft(subject, profile, signer=signer), content=commitment.root, **changes)
         record = replace(record, profile=profile_name or record.profile)
         signing = signer or self.signer
@@ -187,19 +204,120 @@ class World:
             tiles=Tiles.of(digest) if tiles else None,
         )
 
-    def anchored(self, seals: list[Seal], *, block: int = 5, state_block: int = 8, **changes: object) -> Bundle:
+    def derive(
+        self,
+        child: Subject,
+        parent: Entry,
+        statement: Statement,
+        *,
+        signer: SoftwareSigner,
+        parents: tuple[bytes, ...] | None = None,
+        changed: tuple[str, ...] | None = None,
+        in_log: bool = True,
+        **changes: object,
+    ) -> Seal:
+        """A seal of `child` as made from `parent`, whatever the statement says: `changed` are the items that get salts of their
+        own (by default those that the statement names), `parents` other record ids."""
+        digest = child.digests["px1-sha256"]
+        parent_id = parent.record.value.id(self.domain)
+        key = content.derived_key(self.study_secret, parent_id, str(digest), child.instance)
+        named = statement.changed if changed is None else changed
+        salts = parent.salts if isinstance(parent, Seal) else content.Salts(bytes(16))
+        kept = {name: salts.salt(name) for name in content.ITEMS if name not in named}
+        values = dict(child.attributes) | {content.PIXELS: str(digest)}
+        commitment = content.commit(values, content.Salts(key, kept))
+        own = {"parents": parents or (parent_id,), "action": statement.action, "statement": statement.text()}
+        profile = f"px1-sha256/{content.ATTRIBUTE_LIST}"
+        signed = self._sign(CustodyRecord, commitment.root, profile, own, signer, in_log, changes)
+        find = content.Finder(content.find_key(self.study_secret))
+        return Seal(
+            record=RecordPart.of(signed.record),
+            signature=signed.signature,
+            leaves=b"".join(commitment.leaves),
+            image_key=key,
+            kept=b"".join(kept.values()),
+            find=find.token(content.PIXELS, str(digest)) + find.token("SOPInstanceUID", child.instance),
+        )
+
+    def step(
+        self, parent: Entry, statement: Statement, *, signer: SoftwareSigner, in_log: bool = True, **changes: object
+    ) -> RecordEntry:
+        """A custody record that leaves its parent's image as it is."""
+        record = parent.record.value
+        own = {"parents": (record.id(self.domain),), "action": statement.action, "statement": statement.text()}
+        signed = self._sign(CustodyRecord, record.content, record.profile, own, signer, in_log, changes)
+        return RecordEntry(record=RecordPart.of(signed.record), signature=signed.signature, leaves=parent.leaves)
+
+    def approve(
+        self, approved: Entry, name: str, meaning: str, *, signer: SoftwareSigner, in_log: bool = True, **changes: object
+    ) -> RecordEntry:
+        """A person's approval of a record."""
+        own = {"name": name, "meaning": meaning}
+        signed = self._sign(Approval, approved.record.value.id(self.domain), "approval-1", own, signer, in_log, changes)
+        return RecordEntry(record=RecordPart.of(signed.record), signature=signed.signature)
+
+    def synthesise(self, subject: Subject, generator: str, *, signer: SoftwareSigner, in_log: bool = True) -> Seal:
+        """A seal of an image that is declared synthetic."""
+        made = self.seal(subject, in_log=False)
+        signed = self._sign(
+            SyntheticRecord, made.record.content, made.record.profile, {"generator": generator}, signer, in_log, {}
+        )
+        return made.model_copy(update={"record": RecordPart.of(signed.record), "signature": signed.signature})
+
+    def newcomer(self, roles: Role, name: str = "GW", *, person: str | None = None) -> tuple[SoftwareSigner, Certificate]:
+        """A fresh key with these roles, certified and enrolled: a device's, or a person's of that printed name."""
+        signer = signers.new_key(self.curve)
+        holder = Person(person, "Test site") if person else Device("Acme", "Gateway", name, name, "Test site")
+        certificate = self.certify(signer, holder)
+        self.enrol(signer, certificate, roles=roles)
+        self.others.append(certificate)
+        return signer, certificate
+
+    def _sign(
+        self,
+        kind: type[Record],
+        root: bytes,
+        profile: str,
+        own: dict[str, Any],
+        signer: SoftwareSigner,
+        in_log: bool,
+        changes: dict[str, object],
+    ) -> SignedRecord:
+        counter, previous = self.tail.get(signer.key, (-1, bytes(32)))
+        time = self.time_of(self.beacon_block) + 2
+        head = (root, profile, signer.key, counter + 1, previous, time, self.beacon_block, self.hash_of(self.beacon_block))
+        record = replace(kind(*head, **own), **changes)
+        record_id = record.id(self.domain)
+        signed = SignedRecord(record, signer.sign(record_id))
+        self.tail[signer.key] = (record.counter, record_id)
+        if in_log:
+            self.entries.append(signed.entry())
+        return signed
+
+    def anchored(
+        self, seals: list[Seal], *, records: Sequence[RecordEntry] = (), block: int = 5, state_block: int = 8, **changes: object
+    ) -> Bundle:
         """A bundle with everything in the log anchored in `block` and proven at `state_block`."""
+        return self._anchored(seals, list(records), block, state_block, changes)
+
+    def _anchored(
+        self, seals: list[Seal], records: list[RecordEntry], block: int, state_block: int, changes: dict[str, object]
+    ) -> Bundle:
         size = len(self.entries)
         leaves = [merkle.leaf_hash(entry) for entry in self.entries]
         root = merkle.root_of(leaves)
         beacons = (Beacon(self.beacon_block, self.hash_of(self.beacon_block)),)
         commitment = contracts.anchor_commitment(root, 0, block, self.time_of(block), beacons)
         self.storage[ANCHOR_LOG][contracts.anchor_slot(self.log_id, size)] = int.from_bytes(commitment, "big")
-        included = []
-        for seal in seals:
-            index = self.entries.index(seal.signed.entry())
+
+        def included(entry: AnyEntry) -> AnyEntry:
+            signed = entry.signed.entry()
+            if signed not in self.entries:
+                return entry
+            index = self.entries.index(signed)
             path = b"".join(merkle.inclusion_path(leaves, index))
-            included.append(seal.model_copy(update={"included": Included(anchor=0, index=index, path=path)}))
+            return entry.model_copy(update={"included": Included(anchor=0, index=index, path=path)})
+
         anchor = Anchor(
             checkpoint=sign(Checkpoint(ORIGIN, size, root), self.log_public, self.log_key.sign),
             old_size=0,
@@ -208,13 +326,14 @@ class World:
             beacons=tuple(BeaconPart(number=beacon.number, hash=beacon.hash) for beacon in beacons),
             state=0,
         )
-        return self.bundle(included, anchors=(anchor,), states=(self.state(state_block),), **changes)
+        proven = {"anchors": (anchor,), "states": (self.state(state_block),), "records": tuple(map(included, records))}
+        return self.bundle([included(seal) for seal in seals], **(proven | changes))
 
     def bundle(self, seals: list[Seal], **changes: object) -> Bundle:
         values: dict[str, object] = {
             "format": "scanseal-bundle-1",
             "ledger": self.ledger(),
-            "certificates": (self.certificate.der,),
+            "certificates": (self.certificate.der, *(certificate.der for certificate in self.others)),
             "studies": (content.find_key(self.study_secret),),
             "seals": tuple(seals),
             "headers": (self.headers[self.beacon_block],),

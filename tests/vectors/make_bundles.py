@@ -9,9 +9,10 @@ from typing import Any
 import tomli_w
 
 from ledger.core import content, evidence
-from ledger.core.evidence import Bundle, Seal, to_b64
+from ledger.core.evidence import Bundle, Seal
 from ledger.core.records import AcquisitionRecord, Role
 from ledger.core.search import Subject
+from ledger.core.strict import from_b64, to_b64
 from ledger.core.trust import DeviceNotice, KeyNotice, Trust
 from ledger.core.typeddata import Domain
 from tests.core.conftest import make_subject
@@ -60,7 +61,7 @@ def contents() -> list[Case]:
         digest = str(subject.digests["px1-sha256"])
         key = content.image_key(secret, digest, subject.instance)
         values = dict(subject.attributes) | {content.PIXELS: digest}
-        sealed = content.commit(values, key)
+        sealed = content.commit(values, content.Salts(key))
         cases.append(
             {
                 "name": name,
@@ -207,7 +208,7 @@ def _damaged() -> list[Case]:
     def flip(holder: Callable[[Case], Any], name: Any) -> str:
         def change(bundle: Case) -> None:
             place = holder(bundle)
-            data = bytearray(evidence.from_b64(place[name]))
+            data = bytearray(from_b64(place[name]))
             data[len(data) // 2] ^= 1
             place[name] = to_b64(bytes(data))
 
