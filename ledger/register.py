@@ -88,6 +88,17 @@ class Stated:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a record without an image of its own says: its content, profile and the members of its type; `generator` where it
+    is about an image that is declared synthetic."""
+
+    content: bytes
+    profile: str
+    own: Mapping[str, Any]
+    generator: str | None = None
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What signing answers: `is_new` is False where this key had signed the very same image before."""
 
@@ -172,13 +183,12 @@ class Sealer:
     def state(
         self,
         kind: type[Record],
-        claims: Sequence[tuple[bytes, str, Mapping[str, Any]]],
+        claims: Sequence[Claim],
         beacon: Beacon,
         beacon_time: int,
-        generator: str | None = None,
     ) -> list[Receipt]:
-        """Signs records without an image of their own, all or none: (content, profile, the type's own members) of each."""
-        drafts = [_Draft(kind, own=own, generator=generator, claim=(one, profile)) for one, profile, own in claims]
+        """Signs records without an image of their own, all or none."""
+        drafts = [_Draft(kind, claim.own, claim.generator, claim=claim) for claim in claims]
         return self._sign(drafts, beacon, beacon_time)
 
     def _sign(self, drafts: Sequence[_Draft], beacon: Beacon, beacon_time: int) -> list[Receipt]:
@@ -237,22 +247,22 @@ class _Image:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A record before it has its place in the key's chain: of an image, or a `claim` (content, profile) without one."""
+    """A record before it has its place in the key's chain: of an image, or a `claim` without one."""
 
     kind: type[Record]
     own: Mapping[str, Any]
     generator: str | None
     image: _Image | None = None
-    claim: tuple[bytes, str] = (b"", "")
+    claim: Claim | None = None
 
     @property
     def content(self) -> bytes:
-        return self.claim[0] if self.image is None else self.image.committed.root
+        return self.image.committed.root if self.image else self.claim.content if self.claim else b""
 
     @property
     def profile(self) -> str:
         if self.image is None:
-            return self.claim[1]
+            return self.claim.profile if self.claim else ""
         return f"{self.image.sealable.digest.profile}/{content.ATTRIBUTE_LIST}"
 
     def written(self, signed: SignedRecord, record_id: bytes) -> Sealed | Stated:

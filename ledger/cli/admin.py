@@ -15,7 +15,7 @@ from ledger.core.errors import FixInput
 from ledger.wiring import assembly
 
 if TYPE_CHECKING:
-    from ledger.core.records import Role
+    pass
 
 devnet_app = typer.Typer(help="A local chain (anvil, or ganache) to try things on.", no_args_is_help=True)
 device_app = typer.Typer(
@@ -118,22 +118,38 @@ def deploy(site: SiteOption = None, json: JsonOption = False) -> None:
 @device_app.command("request")
 def device_request(
     name: Annotated[str, typer.Argument(help="A short name for the device here, such as ct1.")],
-    manufacturer: Annotated[str, typer.Option(help="As in the image's Manufacturer.")],
-    model: Annotated[str, typer.Option(help="As in ManufacturerModelName.")],
-    serial: Annotated[str, typer.Option(help="As in DeviceSerialNumber.")],
-    ae_title: Annotated[str, typer.Option("--ae", help="Its DICOM AE title.")],
+    manufacturer: Annotated[str, typer.Option(help="As in the image's Manufacturer.")] = "",
+    model: Annotated[str, typer.Option(help="As in ManufacturerModelName.")] = "",
+    serial: Annotated[str, typer.Option(help="As in DeviceSerialNumber.")] = "",
+    ae_title: Annotated[str, typer.Option("--ae", help="Its DICOM AE title.")] = "",
+    person: Annotated[
+        str | None, typer.Option("--person", help="A person's key instead: the printed name, as signatures show it.")
+    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="The site that it stands at, where that is not this one.")] = None,
     curve: Annotated[Curve, typer.Option(help="secp256k1 (keystore v3) or p256 (PEM).")] = "secp256k1",
     site: SiteOption = None,
     json: JsonOption = False,
 ) -> None:
     """At the device: make a key and a certificate request for the registrar. The key never leaves this machine.
 
+    A gateway, an archive or a reading room has a key as a device has; a person who signs has one with --person.
+
     Example: [bold]scanseal device request ct1 --manufacturer Acme --model "CT 3000" --serial 42 --ae CT1[/bold]
     """
-    from ledger.core.certificates import Device
+    from ledger.core.certificates import Device, Person
     from ledger.wiring import devices
 
-    made = devices.request_device(site, name, curve, lambda where: Device(manufacturer, model, serial, ae_title, where))
+    named = [f"--{label}" for label, value in (("manufacturer", manufacturer), ("model", model), ("serial", serial)) if value]
+    if person is not None and (named or ae_title):
+        raise FixInput("a person has no manufacturer, model, serial or AE title: leave them out with --person")
+    made = devices.request_device(
+        site,
+        name,
+        curve,
+        lambda here: (
+            Person(person, at or here) if person is not None else Device(manufacturer, model, serial, ae_title, at or here)
+        ),
+    )
     if json:
         write_json(made)
         return
@@ -158,14 +174,15 @@ def device_approve(
     from ledger.wiring import devices
 
     since = None if seals_everything_since is None else _time(seals_everything_since)
-    enrolled = devices.approve_device(site, request, _roles(roles), since)
+    enrolled = devices.approve_device(site, request, devices.roles_named(roles), since)
     if json:
         write_json(enrolled)
         return
     OUT.print(
         f"enrolled {plain(str(enrolled['device']))} with {enrolled['roles']}; certificate {plain(str(enrolled['certificate']))}"
     )
-    OUT.print(f"next: [bold]scanseal seal PATHS --device {plain(str(enrolled['name']))}[/bold]")
+    if "acquire" in str(enrolled["roles"]):
+        OUT.print(f"next: [bold]scanseal seal PATHS --device {plain(str(enrolled['name']))}[/bold]")
 
 
 @device_app.command("list")
@@ -322,18 +339,6 @@ def demo(
 
     with ExitStack() as stack:
         Demo(folder, images, stack).run()
-
-
-def _roles(text: str) -> Role:
-    from ledger.core.records import Role
-
-    roles = Role(0)
-    for part in text.split(","):
-        name = part.strip().upper()
-        if name not in Role.__members__:
-            raise FixInput(f"no role {part.strip()!r}: use {', '.join(str(role.name).lower() for role in Role)}")
-        roles |= Role[name]
-    return roles
 
 
 def _time(text: str) -> int:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ledger.cli import admin, evidence, sealing, verifying
+from ledger.cli import admin, custody, evidence, sealing, verifying
 from ledger.cli.output import ERR, plain
 from ledger.core.errors import ScanSealError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (admin, sealing, verifying, evidence):
+for commands in (admin, sealing, verifying, custody, evidence):
     commands.register(app)
 
 

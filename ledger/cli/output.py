@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ledger.core.verdict import Token, Verdict
+from ledger.core.verdict import CustodyStep, Token, Verdict
 
 
 class _Console(Console):
@@ -97,9 +97,32 @@ def verdict_json(path: str, verdict: Verdict) -> dict[str, Any]:
         "record_id": None if verdict.record_id is None else "0x" + verdict.record_id.hex(),
         "block": verdict.block,
         "differing": list(verdict.differing),
+        "generator": verdict.generator,
+        "custody": custody_json(verdict.custody),
         "changed_regions": [
             {"frame": tile.frame, "x": tile.x, "y": tile.y, "width": tile.width, "height": tile.height}
             for tile in verdict.regions
         ],
         "detector": {"assessment": "NOT_RUN"},
     }
+
+
+def custody_json(steps: Iterable[CustodyStep]) -> list[dict[str, Any]]:
+    """The steps of an image's custody, its first record first."""
+    return [
+        {
+            "action": step.action,
+            "operation": step.operation,
+            "by": step.by,
+            "claimed_time": iso(step.claimed_time),
+            "between": None if step.between[1] is None else [iso(step.between[0]), iso(step.between[1])],
+            "record_id": None if step.record_id is None else "0x" + step.record_id.hex(),
+            "parents": ["0x" + parent.hex() for parent in step.parents],
+            "changed": list(step.changed),
+            "statement": None if step.statement is None else json.loads(step.statement),
+            "meaning": step.meaning,
+            "finding": step.finding,
+            "detail": step.detail,
+        }
+        for step in steps
+    ]

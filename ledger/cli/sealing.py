@@ -27,24 +27,29 @@ def seal(
     hash_name: Annotated[
         str, typer.Option("--hash", help="sha256, or blake3 where the CPU has no SHA instructions.")
     ] = "sha256",
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Declare the images synthetic (role generate).")] = False,
+    generator: Annotated[str | None, typer.Option("--generator", help="What generated them: a model with its version.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Seal images: hash pixels and attributes, sign, and write the journal durably. Sealing twice changes nothing.
 
-    Only for images that the device itself made. Files that cannot be read are named, the others are sealed all the same
+    Only for images that the device itself made, or with --synthetic for images that are nobody's. Files that cannot be read
+    are named, the others are sealed all the same
     (exit code 7).
 
     Example: [bold]scanseal seal /data/today --device ct1[/bold]
     """
     if hash_name not in ("sha256", "blake3"):
         raise FixInput(f"--hash {hash_name}: use sha256 or blake3")
+    if synthetic != (generator is not None) or (generator is not None and not (generator.strip() and generator.isprintable())):
+        raise FixInput("--synthetic and --generator NAME go together: what generated the images, in one line")
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         sealing = stack.enter_context(assembly.sealing(site, device))
         if sealing.warning:
             ERR.print(f"[yellow]warning:[/yellow] {plain(sealing.warning)}")
         advance = stack.enter_context(progress("sealing", None, quiet=json))
-        for count, outcome in enumerate(sealing.seal(assembly.images(listed(paths)), hash_name), 1):
+        for count, outcome in enumerate(sealing.seal(assembly.images(listed(paths)), hash_name, generator), 1):
             advance(count)
             row: dict[str, Any] = {"path": outcome.path, "error": outcome.error, "has_pixels": outcome.has_pixels}
             if outcome.receipt is not None:

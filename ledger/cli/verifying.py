@@ -82,7 +82,7 @@ def verify(
 def _show(result: Result) -> None:
     """Two or three lines an image: the verdict, by whom and when, and why where it is not in order."""
     verdict = result.verdict
-    OUT.print(f"{styled(verdict.token)}{' ' * (14 - len(verdict.token))}{plain(result.path)}")
+    OUT.print(f"{styled(verdict.token)}{' ' * max(14 - len(verdict.token), 2)}{plain(result.path)}")
     lower, upper = verdict.sealed_between
     if verdict.device is not None:
         between = "" if upper is None else f", between {moment(lower)} and {moment(upper)}"

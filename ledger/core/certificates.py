@@ -57,7 +57,12 @@ class Device:
 
     @property
     def id(self) -> bytes:
-        return device_id(self.manufacturer, self.model, self.serial)
+        return device_id(*self.parts)
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Manufacturer, model, serial: what its id is made of."""
+        return self.manufacturer, self.model, self.serial
 
     @property
     def name(self) -> str:

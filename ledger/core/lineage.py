@@ -168,6 +168,7 @@ def _step(entry: Entry, standing: Standing | None, finding: FindingWord | None =
         record_id=None if standing is None else standing.record_id,
         parents=record.parents if isinstance(record, CustodyRecord) else (),
         changed=changed,
+        statement=record.statement if isinstance(record, CustodyRecord) else None,
         meaning=record.meaning if isinstance(record, Approval) else None,
         finding=finding,
         detail=detail,

@@ -66,7 +66,7 @@ class CustodyStep:
     """One record of an image's history, for people and reports: what was done, by whom, when.
 
     `claimed_time` is the signer's clock, `between` two block times (None: not proven), `changed` the items that a receipt
-    names, `meaning` an approval's. `finding` says what is wrong with the step, `detail` in a sentence; `by` and `record_id` are
+    names, `statement` all that it says (JSON), `meaning` an approval's. `finding` says what is wrong with the step, `detail` in a sentence; `by` and `record_id` are
     None where the record does not stand.
     """
 
@@ -78,6 +78,7 @@ class CustodyStep:
     record_id: bytes | None
     parents: tuple[bytes, ...] = ()
     changed: tuple[str, ...] = ()
+    statement: str | None = None
     meaning: str | None = None
     finding: FindingWord | None = None
     detail: str = ""

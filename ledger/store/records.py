@@ -225,10 +225,11 @@ class RecordReader:
 
     def _token(self, kind: str, value: str) -> bytes:
         if self._lookup_key is None:
-            self._lookup_key = self._secret(LOOKUP_KEY)
+            self._lookup_key = self.secret(LOOKUP_KEY)
         return hmac.digest(self._lookup_key, f"{kind}\0{value}".encode(), "sha256")
 
-    def _secret(self, name: str) -> bytes:
+    def secret(self, name: str) -> bytes:
+        """A secret of this site, 32 bytes, made and made durable where it is new."""
         known = self._known_secret(name)
         if known is None:
             fresh = secrets.token_bytes(32)

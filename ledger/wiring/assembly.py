@@ -15,12 +15,16 @@ from ledger.wiring import site as sites
 from ledger.wiring.site import Site
 
 if TYPE_CHECKING:
+    from ledger.core.custody import Statement
+    from ledger.core.deidentification import Option
     from ledger.log import Log
     from ledger.wiring.anchors import SiteAnchoring
     from ledger.wiring.bundles import Exporter
+    from ledger.wiring.custody import Custody, Derivation
+    from ledger.wiring.deriving import Deriving
     from ledger.wiring.export import Export
     from ledger.wiring.images import Found
-    from ledger.wiring.sealing import Sealing
+    from ledger.wiring.sealing import Sealing, Signing
     from ledger.wiring.verification import Verifier
 
 CLOCK_TOLERANCE_S = 300
@@ -142,20 +146,29 @@ def opened(site: Site, *, read_only: bool = False) -> Iterator[Opened]:
 
 @contextmanager
 def sealing(site: Path | None, device: str) -> Iterator[Sealing]:
-    """One device of a site, ready to seal, with a recent block as beacon."""
+    """One device of a site, ready to seal."""
+    from ledger.wiring.sealing import Sealing
+
+    with signing(site, device) as ready:
+        yield Sealing(ready)
+
+
+@contextmanager
+def signing(site: Path | None, device: str) -> Iterator[Signing]:
+    """One key of a site, ready to sign, with a recent block as beacon."""
     import time
 
     from ledger.core.contracts import Beacon
     from ledger.keys import signers
     from ledger.register import Sealer
     from ledger.wiring import chain
-    from ledger.wiring.sealing import Sealing
+    from ledger.wiring.sealing import Signing
 
     opened_site = sites.open_site(site)
     trust = opened_site.trust()
     signer = signers.load(opened_site.device_key_path(device), opened_site.passphrase())
     with opened(opened_site) as store:
-        warning = None
+        warning = roles = None
         try:
             ledger = chain.connect(opened_site.rpc, trust)
             block, state = ledger.beacon(), ledger.key_state(signer.key)
@@ -165,7 +178,9 @@ def sealing(site: Path | None, device: str) -> Iterator[Sealing]:
                 raise NeedPermission(
                     f"the key of {device} is {word} on chain, its seals would be REVOKED: seal with a newer key"
                 )
-            if not any(state.certificate):
+            if any(state.certificate):
+                roles = state.roles
+            else:
                 warning = f"the key of {device} is not enrolled yet: run `scanseal device approve` before `scanseal anchor`"
             store.anchors.keep_header(header.number, header.hash, block.rlp)
             beacon, beacon_time = Beacon(header.number, header.hash), header.timestamp
@@ -178,7 +193,121 @@ def sealing(site: Path | None, device: str) -> Iterator[Sealing]:
         now = time.time()
         if now < beacon_time - CLOCK_TOLERANCE_S:
             warning = f"this machine's clock is {beacon_time - now:.0f} s behind the chain: the block's time is claimed instead"
-        yield Sealing(Sealer(store.journal, signer, trust.domain, time.time), beacon, beacon_time, warning)
+        sealer = Sealer(store.journal, signer, trust.domain, time.time)
+        yield Signing(sealer, store.journal, store.exporter(), beacon, beacon_time, warning, roles)
+
+
+# ---- custody ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def custody(site: Path | None, device: str) -> Iterator[Custody]:
+    """One key of a site, ready to sign steps of custody."""
+    from ledger.wiring.custody import Custody
+
+    with signing(site, device) as ready:
+        yield Custody(ready)
+
+
+@contextmanager
+def deriving(site: Path | None, device: str) -> Iterator[Deriving]:
+    """One key of a site, ready to make and receipt derived images."""
+    from ledger.wiring.custody import Custody
+    from ledger.wiring.deriving import UID_KEY, Deriving
+
+    with signing(site, device) as ready:
+        yield Deriving(Custody(ready), ready.journal.secret(UID_KEY))
+
+
+def step_statement(site: Path | None, action: str, to: str | None) -> Statement:
+    """The statement of a step that leaves an image as it is. `to` is a key: a name of this site, or 0x and its id."""
+    from ledger.core.custody import Statement, transferred
+
+    if action != "transferred":
+        if to is not None:
+            raise FixInput(f"--to is for transferred, not for {action}")
+        return Statement(action)
+    if to is None:
+        raise FixInput("transferred needs --to: the next holder's key")
+    return transferred(key_named(sites.open_site(site), to))
+
+
+def key_named(site: Site, name: str) -> bytes:
+    """A key by its name at this site, or by 0x and its id. Raises FixInput."""
+    if name.startswith("0x"):
+        try:
+            key = bytes.fromhex(name[2:])
+        except ValueError:
+            key = b""
+        if len(key) == 32:
+            return key
+        raise FixInput(f"{name}: a key's id is 0x and 64 hex digits")
+    known = site.certificates()
+    if name not in known:
+        raise FixInput(f"no key {name!r} here: `scanseal device list` shows them; a stranger's is named by 0x and its id")
+    return known[name].key
+
+
+def deidentification_options(names: Sequence[str]) -> frozenset[Option]:
+    """The options of PS3.15 Annex E by their names. Raises FixInput naming those that there are."""
+    from ledger.core.deidentification import Option
+
+    unknown = [name for name in names if name not in set(Option)]
+    if unknown:
+        raise FixInput(f"--option {unknown[0]}: there are {', '.join(Option)}")
+    return frozenset(Option(name) for name in names)
+
+
+def derivation(
+    operation: str, options: frozenset[Option], *, x: int, y: int, reason: str | None, tool: str | None
+) -> Derivation:
+    """How a child was made. Raises FixInput for an operation that there is not."""
+    from ledger.core.custody import DEIDENTIFIED, OPERATIONS
+    from ledger.wiring.custody import Derivation
+
+    known = (DEIDENTIFIED, "transcoded", *OPERATIONS)
+    if operation not in known:
+        raise FixInput(f"--operation {operation}: there are {', '.join(known)}")
+    return Derivation(operation, options, x, y, reason, tool)
+
+
+def software() -> str:
+    """This package with its version, as a statement's `tool`."""
+    from importlib.metadata import version
+
+    return f"scanseal {version('scanseal')}"
+
+
+def esign(site: Path | None, person: str, target: str, meaning: str) -> dict[str, Any]:
+    """A person's electronic signature on a record (`scanseal esign`)."""
+    from ledger.core.certificates import Person
+    from ledger.wiring.custody import Custody
+    from ledger.wiring.targets import target_id
+
+    here = sites.open_site(site)
+    holder = here.certificates().get(person)
+    named = None if holder is None else holder.holder()
+    if not isinstance(named, Person):
+        raise FixInput(f"{person!r} is no person here: `scanseal device request {person} --person 'Printed Name'` first")
+    if not meaning.strip() or not meaning.isprintable() or len(meaning) > 256:
+        raise FixInput("--meaning is one line: reviewed, approved, responsible ...")
+    with signing(site, person) as ready:
+        approving = Custody(ready)
+        approved, described = target_id(here, ready, approving, target)
+        receipt = approving.approve(named.printed_name, meaning, approved)
+        record = ready.journal.by_id([receipt.record_id])[receipt.record_id].signed.record
+    return {
+        "name": named.printed_name,
+        "meaning": meaning,
+        "target": described,
+        "record_id": "0x" + receipt.record_id.hex(),
+        "approves": "0x" + approved.hex(),
+        "time": record.claimed_time,
+        "warning": ready.warning,
+    }
+
+
+# ---- the log and the chain --------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -11,30 +11,48 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ledger.core.certificates import Certificate, Device, Holder
-from ledger.core.errors import FixInput
-from ledger.core.records import Role
+from ledger.core.certificates import Certificate, Device, Holder, Person
+from ledger.core.errors import FixInput, NeedPermission
+from ledger.core.records import Approval, Role
 from ledger.core.trust import DeviceNotice, KeyNotice
 from ledger.keys import authority, signers
 from ledger.keys.signers import Curve, SoftwareSigner
 from ledger.wiring import assembly
 from ledger.wiring import site as sites
+from ledger.wiring.custody import enrolment_target, revocation_target
 from ledger.wiring.site import Site
 
 if TYPE_CHECKING:
     from ledger.chain import Ledger
 
+EYES = 2
+"""Persons whose approval an act of administration takes, where the site asks for four eyes."""
 
-def request_device(folder: Path | None, name: str, curve: Curve, device: Callable[[str], Device]) -> dict[str, Any]:
-    """Makes a device's key and certificate request; `device` is called with the site's name."""
+
+def request_device(folder: Path | None, name: str, curve: Curve, holder: Callable[[str], Holder]) -> dict[str, Any]:
+    """Makes a device's or person's key and certificate request; `holder` is called with the site's name."""
     site = sites.open_site(folder)
-    described = device(site.name)
-    for label, value in (("manufacturer", described.manufacturer), ("model", described.model), ("serial", described.serial)):
-        if not value.strip():
-            raise FixInput(f"--{label} is empty: a device is named by manufacturer, model and serial")
+    described = holder(site.name)
+    if isinstance(described, Device):
+        for label, value in zip(("manufacturer", "model", "serial"), described.parts, strict=True):
+            if not value.strip():
+                raise FixInput(f"--{label} is empty: a device is named by manufacturer, model and serial, a person by --person")
+    elif not described.printed_name.strip() or not described.printed_name.isprintable():
+        raise FixInput("--person is the printed name of a person, in one line")
     signer = _new_key(site, name, curve)
     _write_request(site, name, described, signer)
     return {"name": name, "key": "0x" + signer.key.hex(), "request": str(site.request_path(name))}
+
+
+def roles_named(text: str) -> Role:
+    """Roles by their names, comma separated. Raises FixInput."""
+    roles = Role(0)
+    for part in text.split(","):
+        name = part.strip().upper()
+        if name not in Role.__members__:
+            raise FixInput(f"no role {part.strip()!r}: use {', '.join(str(role.name).lower() for role in Role)}")
+        roles |= Role[name]
+    return roles
 
 
 def approve_device(folder: Path | None, request: Path, roles: Role, since: int | None) -> dict[str, Any]:
@@ -56,6 +74,8 @@ def approve_device(folder: Path | None, request: Path, roles: Role, since: int |
     if known.retired_at or known.compromised_since:
         raise FixInput(f"the key of {name} is retired or revoked, for good: make another with `scanseal device request`")
     if not any(known.certificate):
+        target = enrolment_target(certificate.key, certificate.fingerprint, roles)
+        _require_approvals(site, chain, "enrolment", target, f"enrol:{name}:{roles.words.replace(', ', ',')}")
         chain.enrol(certificate.key, certificate.fingerprint, holder.id, roles)
     if since is not None:
         if not isinstance(holder, Device):
@@ -123,9 +143,45 @@ def revoke_device(folder: Path | None, name: str, compromised_since: int) -> dic
     site = sites.open_site(folder)
     key = bytes.fromhex(name[2:]) if name.startswith("0x") and len(name) == 66 else _certificate(site, name).key
     chain = _chain(site, site.passphrase())
+    _require_approvals(site, chain, "revocation", revocation_target(key), f"revoke:{name}")
     block = chain.revoke(key, compromised_since).block_number
     _note_key(site, key, compromised_since=chain.key_state(key).compromised_since)
     return {"what": "revoked", "name": name, "key": "0x" + key.hex(), "block": block, "compromised_since": compromised_since}
+
+
+def certified(site: Site, name: str) -> Certificate:
+    """The certificate of a key of this site. Raises FixInput."""
+    return _certificate(site, name)
+
+
+def _require_approvals(site: Site, chain: Ledger, what: str, target: bytes, named: str) -> None:
+    """Four eyes, where the site asks for them. Raises NeedPermission saying what is missing.
+
+    While fewer than two persons may approve, nobody could: the first two are enrolled without.
+    """
+    if what not in site.four_eyes:
+        return
+    may = {
+        certificate.key: holder.printed_name
+        for certificate in site.certificates().values()
+        if isinstance(holder := certificate.holder(), Person) and _may_approve(chain, certificate)
+    }
+    if len(set(may.values())) < EYES:
+        return
+    with assembly.opened(site, read_only=True) as opened:
+        records = [stored.signed.record for stored in opened.journal.following([target])]
+    names = {may[record.key] for record in records if isinstance(record, Approval) and record.key in may}
+    if len(names) < EYES:
+        raise NeedPermission(
+            f"this site asks for {EYES} persons at an {what}, {len(names)} signed: "
+            f"`scanseal esign {named} --as PERSON --meaning approved`"
+        )
+
+
+def _may_approve(chain: Ledger, certificate: Certificate) -> bool:
+    state = chain.key_state(certificate.key)
+    in_order = state.certificate == certificate.fingerprint and not state.retired_at and not state.compromised_since
+    return in_order and Role.APPROVE in state.roles
 
 
 def _chain(site: Site, passphrase: str | None) -> Ledger:
@@ -151,8 +207,8 @@ def _new_key(site: Site, name: str, curve: Curve) -> SoftwareSigner:
     return signer
 
 
-def _write_request(site: Site, name: str, device: Device, signer: SoftwareSigner) -> None:
-    pem = x509.load_der_x509_csr(authority.request(device, signer)).public_bytes(Encoding.PEM)
+def _write_request(site: Site, name: str, holder: Holder, signer: SoftwareSigner) -> None:
+    pem = x509.load_der_x509_csr(authority.request(holder, signer)).public_bytes(Encoding.PEM)
     sites.write_text(site.request_path(name), pem.decode())
 
 

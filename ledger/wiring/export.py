@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ledger.core import evidence
+from ledger.core import content, evidence
 from ledger.core.errors import FixInput, NeedPermission, Refused, TryLater, Unreadable
+from ledger.core.search import Subject, has_pixels
 from ledger.store.records import RecordReader, StoredRecord
 from ledger.wiring.bundles import SUFFIX, Exporter
 from ledger.wiring.images import Found, subject
@@ -69,7 +70,8 @@ class Export:
             progress(count)
             try:
                 one = subject(found, hashes)
-                seals = self._journal.find([str(digest) for digest in one.digests.values()], one.instance)
+                found_here = self._journal.find([str(digest) for digest in one.digests.values()], one.instance)
+                seals = [stored for stored in found_here if _is_of(stored, self._journal, one)]
             except (Unreadable, Refused):
                 seals = []
             if seals:
@@ -85,6 +87,17 @@ class Export:
         replace(output, written)
         pending = sum(1 for seal in bundle.seals if seal.included is None)
         return Written(1, len(bundle.seals), pending, len(written), tuple(missing))
+
+
+def _is_of(stored: StoredRecord, journal: RecordReader, image: Subject) -> bool:
+    """Whether a record is of exactly this image. The record of an original that has a copy's pixels is not the copy's: whoever
+    gets the copy must not get what opens the original."""
+    if stored.image_key is None:
+        return False
+    opening = journal.opening(stored)
+    return has_pixels(stored.seal(0, None, with_tiles=False), opening.leaves, image) and not content.differing(
+        opening.leaves, opening.salts, image.attributes
+    )
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -1,6 +1,6 @@
 """A site's folder: where keys, certificates, the store and the trust file lie. `scanseal init` makes one.
 
-site.toml     name, RPC URLs, where the passphrase is       keys/    account.json, log.pem, one file a device
+site.toml     name, RPC URLs, passphrase_file, four_eyes    keys/    account.json, log.pem, one file a device
 trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
 store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
 """
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SITE_VARIABLE = "SCANSEAL_SITE"
 PASSPHRASE_VARIABLE = "SCANSEAL_PASSPHRASE"  # noqa: S105 - the name of a variable
+FOUR_EYES = ("enrolment", "revocation", "transmittal")
+"""What a site may ask two persons for, in `site.toml`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -34,6 +36,7 @@ class Site:
     name: str
     rpc: tuple[str, ...]
     passphrase_file: str | None = None
+    four_eyes: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -132,9 +135,11 @@ def read_site(folder: Path) -> Site:
     path = folder / "site.toml"
     try:
         values = tomllib.loads(path.read_text())
-        return Site(
-            folder, str(values["name"]), tuple(str(url) for url in values.get("rpc", ())), values.get("passphrase_file")
-        )
+        four_eyes = tuple(str(what) for what in values.get("four_eyes", ()))
+        if not set(four_eyes) <= set(FOUR_EYES):
+            raise FixInput(f"{path}: four_eyes may name {', '.join(FOUR_EYES)}")
+        rpc = tuple(str(url) for url in values.get("rpc", ()))
+        return Site(folder, str(values["name"]), rpc, values.get("passphrase_file"), four_eyes)
     except OSError as error:
         raise FixInput(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:

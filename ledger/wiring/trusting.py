@@ -86,8 +86,8 @@ def show_trust(file: Path | None, site: Path | None) -> dict[str, Any]:
 
 def _names(bundles: Sequence[Bundle]) -> dict[bytes, str]:
     """Device id -> what the bundles' certificates call it."""
-    named = [certificates.parse(der).device() for bundle in bundles for der in bundle.certificates]
-    return {device.id: device.name for device in named}
+    named = [certificates.parse(der).holder() for bundle in bundles for der in bundle.certificates]
+    return {holder.id: holder.name for holder in named}
 
 
 def _from_bundle(bundle: Bundle, authorities: Sequence[Path], rpc: tuple[str, ...]) -> Trust:
