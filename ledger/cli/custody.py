@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(custody_app, name="custody", rich_help_panel="Custody")
     app.command(rich_help_panel="Custody")(derive)
     app.command(rich_help_panel="Custody")(esign)
+    app.command(rich_help_panel="Custody")(redact)
 
 
 @custody_app.command("add")
@@ -279,3 +280,36 @@ def esign(
         return
     OUT.print(f"{plain(signed['name'])} signed {plain(signed['target'])} as {plain(meaning)}, {moment(signed['time'])}")
     OUT.print("next: [bold]scanseal anchor[/bold]")
+
+
+def redact(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="StudyInstanceUIDs, or an image of each study.")],
+    bundles: Annotated[
+        list[Path] | None, typer.Option("--bundles", help="Other folders of this site with evidence bundles. Repeatable.")
+    ] = None,
+    with_derived: Annotated[
+        bool | None,
+        typer.Option("--with-derived/--keep-derived", help="Erase what was made from these images, too, or keep it."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    site: SiteOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Erase studies: destroy the secrets that open their records, here and in this site's bundles. It cannot be undone.
+
+    Records, signatures, log and chain stay as they are, and every other proof goes on holding; nothing can be learned about
+    the erased studies from them. Copies of bundles that left the site, and backups, are yours to find.
+
+    Example: [bold]scanseal redact 1.2.840.113619.2.55 --bundles /srv/evidence[/bold]
+    """
+    if not yes and not typer.confirm(f"erase {len(studies)} studies for good?", err=True):
+        raise FixInput("nothing was erased (--yes does not ask)")
+    done = assembly.redact(site, studies, bundles or [], with_derived, _warn)
+    if json:
+        write_json(done)
+        return
+    OUT.print(f"erased {done['studies']} studies with {done['records']} records")
+    OUT.print(f"  bundles: {done['bundles_rewritten']} rewritten, {done['bundles_removed']} removed")
+    if done["derived_kept"]:
+        OUT.print(f"  {done['derived_kept']} images that were made from them are kept, and show that an original existed")
+    OUT.print("  backups of the store and bundles elsewhere still open these studies: erase them as well")

@@ -62,7 +62,7 @@ def _rank(verdict: Verdict) -> float:
     """Of several seals the best verdict counts; but this instance's own record before another's with the same pixels, and one
     that is not on chain after all that are. Pixels that are declared synthetic make no patient's image, whoever seals them."""
     if verdict.token is Token.MISMATCH and verdict.generator is not None:
-        return -1
+        return _PREFERENCE.index(Token.DECLARED_SYNTHETIC) + 0.5
     if verdict.token is Token.PENDING and verdict.block is None:
         return _PREFERENCE.index(Token.REVOKED) + 0.5
     if verdict.token is Token.MISMATCH and "SOPInstanceUID" in verdict.differing:

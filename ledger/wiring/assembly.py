@@ -4,7 +4,7 @@ so that `scanseal verify --offline` loads no network client."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -305,6 +305,22 @@ def esign(site: Path | None, person: str, target: str, meaning: str) -> dict[str
         "time": record.claimed_time,
         "warning": ready.warning,
     }
+
+
+def redact(
+    site: Path | None, studies: Sequence[str], folders: Sequence[Path], with_derived: bool | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Erases studies of a site (`scanseal redact`)."""
+    from ledger.store.redaction import RedactionStore
+    from ledger.wiring import redaction
+
+    here = sites.open_site(site)
+    for folder in folders:
+        if not folder.is_dir():
+            raise FixInput(f"{folder}: no such folder")
+    with opened(here) as store:
+        named = (here.folder, *folders)
+        return redaction.redact(RedactionStore(store.store), studies, named, with_derived=with_derived, say=say)
 
 
 # ---- the log and the chain --------------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""Erasing studies at a site: in its store, and in the evidence bundles that lie in its folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ledger.core import evidence, stateproof
+from ledger.core.errors import EvidenceInvalid, FixInput, NeedPermission, Unreadable
+from ledger.core.evidence import Bundle
+from ledger.dicom import read
+from ledger.store.redaction import RedactionStore, StudyRecords
+from ledger.wiring.bundles import SUFFIX, read_bundle
+from ledger.wiring.export import replace
+from ledger.wiring.images import sealable
+
+With = bool | None
+
+
+def redact(
+    store: RedactionStore, named: Sequence[str], folders: Sequence[Path], *, with_derived: With, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Erases the studies that are named by StudyInstanceUID or by one of their images.
+
+    `with_derived` says what becomes of images of other studies that were made from theirs; it must be said where there are any.
+    """
+    studies = _studies(store, named)
+    if not studies:
+        store.forget()
+        raise FixInput("no study of that name is here (any more): nothing was erased")
+    derived = [one for study in studies for one in study.derived]
+    chosen = {study.study for study in studies}
+    outside = [one for one in derived if one.study not in chosen]
+    if outside and with_derived is None:
+        raise NeedPermission(
+            f"{len(outside)} images of other studies (de-identified or derived) were made from these: say --with-derived to "
+            "erase them too, or --keep-derived to keep them, which shows their holders that an original existed"
+        )
+    while with_derived and outside:
+        more = store.studies_of(outside)
+        studies += more
+        chosen |= {study.study for study in more}
+        outside = [one for study in more for one in study.derived if one.study not in chosen]
+    ids = {record_id for study in studies for record_id in study.record_ids}
+    store.redact(sorted(chosen))
+    rewritten, removed = _clean_bundles(folders, ids, store, say)
+    return {
+        "studies": len(chosen),
+        "records": len(ids),
+        "derived_kept": 0 if with_derived else len([one for one in derived if one.study not in chosen]),
+        "bundles_rewritten": rewritten,
+        "bundles_removed": removed,
+    }
+
+
+def _studies(store: RedactionStore, named: Sequence[str]) -> list[StudyRecords]:
+    found: dict[int, StudyRecords] = {}
+    for name in named:
+        uid = name
+        if Path(name).is_file():
+            uid = sealable(read(Path(name))).study
+        study = store.study(uid)
+        if study is not None:
+            found[study.study] = study
+    return list(found.values())
+
+
+def _clean_bundles(
+    folders: Sequence[Path], ids: set[bytes], store: RedactionStore, say: Callable[[str], None]
+) -> tuple[int, int]:
+    """(bundles rewritten, bundles removed): their seals of these records are gone."""
+    contents = {stored.signed.record.content for stored in store.by_id(ids).values()}
+    rewritten = removed = 0
+    for path in sorted({file for folder in folders for file in folder.rglob(f"*{SUFFIX}")}):
+        try:
+            bundle = read_bundle(path)
+        except (EvidenceInvalid, Unreadable) as error:
+            say(f"not cleaned: {error}")
+            continue
+        kept = [seal for seal in bundle.seals if seal.record.content not in contents]
+        if len(kept) == len(bundle.seals):
+            continue
+        if kept:
+            replace(path, evidence.write(_of_seals(bundle, kept)))
+            rewritten += 1
+        else:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise NeedPermission(f"{path}: cannot be removed ({error.strerror}), and still opens the study") from error
+            removed += 1
+    return rewritten, removed
+
+
+def _of_seals(bundle: Bundle, kept: Sequence[evidence.Seal]) -> Bundle:
+    """A bundle with these of its seals, and nothing that belonged to the others alone."""
+    numbers = sorted({seal.study for seal in kept})
+    seals = tuple(seal.model_copy(update={"study": numbers.index(seal.study)}) for seal in kept)
+    beacons = {seal.record.beacon_hash for seal in kept} | {entry.record.beacon_hash for entry in bundle.records}
+    headers = tuple(header for header in bundle.headers if stateproof.parse_header(header).hash in beacons)
+    studies = tuple(bundle.studies[number] for number in numbers)
+    return bundle.model_copy(update={"seals": seals, "studies": studies, "headers": headers})
