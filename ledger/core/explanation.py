@@ -32,7 +32,7 @@ _BY_TOKEN = {
     ),
     Token.DECLARED_SYNTHETIC: Explanation(
         "Its maker sealed this image as synthetic: it was generated, and says so.",
-        "It is no patient's image, whatever name it carries.",
+        "It is no patient's image, whatever name it carries, and neither is anything that was made of it.",
         "Use it as training or test data only; refuse it in a trial, a claim or a record.",
     ),
     Token.PENDING: Explanation(
