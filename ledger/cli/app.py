@@ -58,5 +58,5 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     ERR.print("[bold red]scanseal:[/bold red] ", end="")
-    ERR.print(plain(message), markup=False)
+    ERR.print(plain(message))
     sys.exit(code)

@@ -68,7 +68,7 @@ def _report(rows: list[dict[str, Any]], what: str, json: bool) -> None:
     else:
         OUT.print(f"{plain(what)}: signed {len(rows) - len(failed)}, not signed {len(failed)}")
         for row in failed:
-            OUT.print(f"  {plain(row['path'])}: {plain(row['error'])}", markup=False)
+            OUT.print(f"  {plain(row['path'])}: {plain(row['error'])}")
         if len(failed) < len(rows):
             OUT.print("next: [bold]scanseal anchor[/bold]")
     if failed:
@@ -156,7 +156,7 @@ def _custody(
     for one in found:
         OUT.print(f"[bold]{plain(one.path)}[/bold]  {one.verdict.token}, custody {one.token}")
         if not one.steps:
-            OUT.print("    " + plain("; ".join(one.verdict.reasons)), markup=False)
+            OUT.print("    " + plain("; ".join(one.verdict.reasons)))
             continue
         shown = table("step", "by", "claimed", "between blocks of", "")
         for step in one.steps:

@@ -56,7 +56,7 @@ def bundle_export(
     if written.pending:
         OUT.print(f"  {written.pending} of them are not final on chain yet: run `scanseal anchor`, then export again")
     for path in written.missing:
-        OUT.print(f"  not sealed here: {plain(path)}", markup=False)
+        OUT.print(f"  not sealed here: {plain(path)}")
 
 
 @bundle_app.command("inspect")
@@ -71,7 +71,7 @@ def bundle_inspect(file: Annotated[Path, typer.Argument(help="A *.seal.json file
         return
     OUT.print(f"chain {described['chain_id']}, log {plain(described['origin'])}, {described['bytes']:,} bytes")
     for device in described["devices"]:
-        OUT.print(f"device {plain(device)}", markup=False)
+        OUT.print(f"device {plain(device)}")
     anchors = table("anchor", "records before", "block", "time")
     for row in described["anchors"]:
         anchors.add_row(str(row["size"]), str(row["old_size"]), str(row["block_number"]), moment(row["block_time"]))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,6 +26,9 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141)
 
+
+_LAST_SECOND = 253402300799
+"""Of the year 9999."""
 
 OUT = _Console(highlight=False, soft_wrap=True)
 ERR = _Console(stderr=True, highlight=False, soft_wrap=True)
@@ -41,8 +45,8 @@ STYLES = {
 
 
 def plain(text: str) -> str:
-    """Text from outside as one line without control characters, safe for a terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    """Text from outside as one line without control characters, safe for a terminal and for this console's markup."""
+    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))
 
 
 def styled(token: Token) -> str:
@@ -51,13 +55,17 @@ def styled(token: Token) -> str:
 
 
 def moment(time: int | None) -> str:
-    """A block time for people: `2026-01-31 12:00:00 UTC`."""
-    return "not proven" if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """A time for people: `2026-01-31 12:00:00 UTC`. A claimed time may lie beyond the calendar, and is shown as its end."""
+    return "not proven" if time is None else _utc(time).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def iso(time: int | None) -> str | None:
-    """A block time for programs (RFC 3339)."""
-    return None if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A time for programs (RFC 3339)."""
+    return None if time is None else _utc(time).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _utc(time: int) -> datetime:
+    return datetime.fromtimestamp(min(time, _LAST_SECOND), UTC)
 
 
 def write_json(value: Any) -> None:

@@ -72,7 +72,7 @@ def seal(
     else:
         OUT.print(f"sealed {new}, already sealed {before}, not sealed {len(failed)}, without pixels {without_pixels}")
         for row in failed:
-            OUT.print(f"  {plain(row['path'])}: {plain(row['error'])}", markup=False)
+            OUT.print(f"  {plain(row['path'])}: {plain(row['error'])}")
         raw = sum(1 for row in rows if str(row.get("profile", "")).startswith("raw1"))
         if raw:
             OUT.print(f"  {raw} sealed as raw1 (stored bytes only): `scanseal inspect` says why")

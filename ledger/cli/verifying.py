@@ -88,7 +88,7 @@ def _show(result: Result) -> None:
         between = "" if upper is None else f", between {moment(lower)} and {moment(upper)}"
         OUT.print(f"              [dim]sealed by {plain(verdict.device)}{between}[/dim]")
     if verdict.token is not Token.AUTHENTIC:
-        OUT.print("              " + plain("; ".join(verdict.reasons)), markup=False)
+        OUT.print("              " + plain("; ".join(verdict.reasons)))
 
 
 def explain(
@@ -117,7 +117,7 @@ def explain(
         raise typer.Exit(verdict.exit_code)
     OUT.print(f"{styled(verdict.token)}  {plain(results[0].path)}")
     for reason in verdict.reasons:
-        OUT.print(f"  because {plain(reason)}", markup=False)
+        OUT.print(f"  because {plain(reason)}")
     OUT.print(f"\n[bold]What it means[/bold]\n  {sentences.means}")
     OUT.print(f"\n[bold]What it does not mean[/bold]\n  {sentences.does_not_mean}")
     OUT.print(f"\n[bold]What to do next[/bold]\n  {sentences.next}\n")
