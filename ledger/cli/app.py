@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from ledger.cli import admin, custody, evidence, sealing, verifying
-from ledger.cli.output import ERR, plain
+from ledger.cli.output import ERR, OUT, plain
 from ledger.core.errors import ScanSealError
 
 INTERRUPTED = 130
@@ -18,7 +19,6 @@ USAGE = 2
 
 app = typer.Typer(
     name="scanseal",
-    help="A provenance ledger for medical imaging: seal images at the device, anchor the seals on a chain, verify anywhere.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -26,6 +26,23 @@ app = typer.Typer(
 )
 for commands in (admin, sealing, verifying, custody, evidence):
     commands.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        OUT.print(f"scanseal {version('scanseal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """A provenance ledger for medical imaging: seal images at the device, anchor the seals on a chain, verify anywhere."""
 
 
 def main() -> None:

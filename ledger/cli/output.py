@@ -104,6 +104,7 @@ def verdict_json(path: str, verdict: Verdict) -> dict[str, Any]:
         "checks": {axis: {"status": check.status, "detail": check.detail} for axis, check in verdict.checks.items()},
         "record_id": None if verdict.record_id is None else "0x" + verdict.record_id.hex(),
         "block": verdict.block,
+        "as_of": iso(verdict.as_of),
         "differing": list(verdict.differing),
         "generator": verdict.generator,
         "custody": custody_json(verdict.custody),

@@ -57,6 +57,7 @@ def verify(
     """
     decisive: Verdict | None = None
     counts: Counter[Token] = Counter()
+    as_of: int | None = None
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         results = _results(stack, paths, site, trust, bundle, offline)
@@ -65,6 +66,7 @@ def verify(
             advance(count)
             decisive = worst(filter(None, (decisive, result.verdict)))
             counts[result.verdict.token] += 1
+            as_of = min(filter(None, (as_of, result.verdict.as_of)), default=None)
             if json:
                 rows.append(verdict_json(result.path, result.verdict))
             elif not quiet or result.verdict.exit_code:
@@ -76,6 +78,8 @@ def verify(
     else:
         tally = ", ".join(f"{number} {styled(token)}" for token, number in counts.most_common())
         OUT.print(f"{counts.total()} image{'s' if counts.total() > 1 else ''}: {tally}")
+        if as_of is not None:
+            OUT.print(f"[dim]nobody was asked: keys are as of {moment(as_of)}, younger news is the trust file's[/dim]")
     raise typer.Exit(decisive.exit_code)
 
 

@@ -70,6 +70,12 @@ class Lineage:
         return all(link.standing.is_settled for link in self.links)
 
     @property
+    def as_of(self) -> int | None:
+        """The time of the oldest state in which a key of this lineage was proven; None where one was in none."""
+        times = [link.standing.as_of for link in self.links]
+        return None if None in times else min(time for time in times if time is not None)
+
+    @property
     def is_derived(self) -> bool:
         return any(link.has_new_content for link in self.links)
 

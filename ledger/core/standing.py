@@ -30,6 +30,8 @@ class Standing:
     refused: str | None
     clock: str | None
     bracket: tuple[int | None, int | None]
+    as_of: int | None = None
+    """The time of the state that shows the key, None while there is none."""
 
 
 def stand(evidence: Evidence, number: int, entry: Entry) -> Standing:
@@ -48,7 +50,8 @@ def stand(evidence: Evidence, number: int, entry: Entry) -> Standing:
     lower = proofs.beacon_time(anchor, record.beacon_number, record.beacon_hash) if anchor else None
     bracket = (lower, anchor.block_time if anchor else None)
     clock = _clock_contradiction(record.claimed_time, bracket, proofs.trust.policy.clock_tolerance_s)
-    return Standing(record_id, holder, anchor, state, is_settled, refused, clock, bracket)
+    as_of = proofs.state(anchor.state).header.timestamp if anchor else None
+    return Standing(record_id, holder, anchor, state, is_settled, refused, clock, bracket, as_of)
 
 
 def _anchored(proofs: Proofs, entry: Entry) -> tuple[ProvenAnchor | None, KeyState, bool]:

@@ -66,8 +66,8 @@ class CustodyStep:
     """One record of an image's history, for people and reports: what was done, by whom, when.
 
     `claimed_time` is the signer's clock, `between` two block times (None: not proven), `changed` the items that a receipt
-    names, `statement` all that it says (JSON), `meaning` an approval's. `finding` says what is wrong with the step, `detail` in a sentence; `by` and `record_id` are
-    None where the record does not stand.
+    names, `statement` all that it says (JSON), `meaning` an approval's. `finding` says what is wrong with the step, `detail` in
+    a sentence; `by` and `record_id` are None where the record does not stand.
     """
 
     action: str
@@ -92,7 +92,8 @@ class Verdict:
     None where
     a side is not proven. `record_id` is the record that was compared, if any. `differing` names attributes that are not what
     was sealed. `custody` is the image's history, its first record first; `generator` names what made a declared synthetic
-    image.
+    image. `as_of` is set where nobody was asked: the time of the oldest state that the keys were proven in; of what happened to
+    them later only the trust file can tell.
     """
 
     token: Token
@@ -107,6 +108,7 @@ class Verdict:
     block: int | None = None
     custody: tuple[CustodyStep, ...] = ()
     generator: str | None = None
+    as_of: int | None = None
 
     def __post_init__(self) -> None:
         if self.exit_code < 0:

@@ -83,7 +83,7 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Ver
         standing = stand(evidence, number, seal)  # 4 to 9
         lineage = trace(evidence, number, seal, standing)  # 10
         trail = replay(evidence, number, seal, standing)
-        return _Judgement(subject, seal, comparison, lineage, trail).verdict()
+        return _Judgement(subject, seal, comparison, lineage, trail, evidence.facts.settled >= 0).verdict()
     except EvidenceInvalid as error:
         return not_checked(f"the evidence proves nothing ({error.step}): {error}")
     except Unreadable as error:
@@ -139,6 +139,7 @@ class _Judgement:
     comparison: _Comparison
     lineage: Lineage
     trail: tuple[CustodyStep, ...]
+    is_online: bool
 
     def verdict(self) -> Verdict:
         own, origin = self.lineage.links[0].standing, self.lineage.origin
@@ -163,6 +164,7 @@ class _Judgement:
             block=own.anchor.block_number if own.anchor else None,
             custody=(*self.lineage.steps(), *self.trail),
             generator=self.lineage.generator if self.comparison.same_pixels else None,
+            as_of=None if self.is_online else self.lineage.as_of,
         )
 
     def _outcome(self, refused: str | None, clock: str | None) -> tuple[Token, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import struct
@@ -281,3 +282,11 @@ def test_two_anchor_runs_at_once_do_not_sequence_twice(own_site: Site, tmp_path:
     codes = sorted(run.wait(timeout=120) for run in runs)
     assert codes in ([0, 0], [0, 6])
     assert own_site.json("log", "check")["size"] == 3
+
+
+def test_square_brackets_in_names_are_text(site):
+    folder = site.folder / "[bold]"
+    folder.mkdir()
+    shutil.copy(site.folder / "made" / "CT_small.dcm", folder / "[red] x.dcm")
+    assert "[bold]/[red] x.dcm" in site.run("verify", "[bold]").stdout
+    assert "[/red]" in site.run("verify", "[/red]", expect=7).stdout
