@@ -499,12 +499,12 @@ class Rules:
 
     def action(self, tag: int, vr: str) -> Action:
         """What happens to the element with this tag and value representation; private ones and group lengths are REMOVE."""
-        group = tag >> 16
-        if group & 1 or not tag & 0xFFFF or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
-            return Action.REMOVE
         listed = _table().get(tag)
+        # Neither has private elements, the repeating groups 50xx and 60xx, or group lengths.
+        if listed is None and not dictionary_has_tag(tag):
+            return Action.REMOVE
         if listed is None and vr not in _DATES and vr != "PN":
-            return Action.KEEP if dictionary_has_tag(tag) else Action.REMOVE
+            return Action.KEEP
         return self._optional(tag, vr, listed) or listed or Action.REMOVE
 
     def _optional(self, tag: int, vr: str, listed: Action | None) -> Action | None:

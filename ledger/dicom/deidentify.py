@@ -157,7 +157,7 @@ class _Walk:
                     for text in GRAPHIC_TEXTS & other.keys():
                         del other[text]
                 self.apply(item, other)
-        elif action is Action.REMOVE or (self._identifiers.repeated_in(old) and action is Action.KEEP):
+        elif action is Action.REMOVE or (action is Action.KEEP and self._identifiers.repeated_in(old)):
             del target[tag]
         elif action is not Action.KEEP:
             target[tag] = DataElement(tag, old.VR, self._value(action, old))

@@ -106,6 +106,17 @@ def test_values_of_different_widths_and_signs_are_compared_as_numbers() -> None:
     assert errors(grey(one), grey(other)).maximum == difference.max()
 
 
+@pytest.mark.parametrize("dtype", ["u2", "i2"])
+def test_bits_that_are_no_part_of_a_value_make_no_error(dtype: str) -> None:
+    one = noise(5, 5, dtype=dtype)
+    other = one ^ np.array(0x5000, dtype)  # an overlay above the 12 bits stored
+    stored = {"BitsStored": 12, "HighBit": 11}
+    assert errors(grey(one, **stored), grey(other, **stored)).maximum == 0
+    lower = one.astype(np.int64) & 0xFFF
+    expected = lower if dtype == "u2" else np.where(lower > 2047, lower - 4096, lower)
+    assert errors(grey(one, **stored), grey(one * 0, **stored)).maximum == np.abs(expected).max()
+
+
 def test_one_grey_level_in_one_sample_of_a_large_image_is_found() -> None:
     one = noise(1500, 1400)
     other = one.copy()

@@ -15,8 +15,10 @@ import pytest
 from corpus import packaged, shared
 from dicognito.anonymizer import Anonymizer
 from dicomanonymizer.simpledicomanonymizer import anonymize_dataset, initialize_actions  # type: ignore[import-untyped]
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
@@ -28,6 +30,7 @@ from ledger.core.errors import FixInput, ScanSealError, Unreadable
 from ledger.dicom import read
 from ledger.dicom.confidentiality import Action, Rules, cleaned
 from ledger.dicom.deidentify import Warned, check, deidentify, replaced_uid
+from ledger.dicom.residue import Identifiers
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::DeprecationWarning:pydicom")
 
@@ -90,6 +93,8 @@ def identified() -> bytes:
         nested.PatientID, nested.OperatorsName, nested.ProcedureStepLabel = "MRN-554433", "Panza^Sancho", "step"
         nested.RadiopharmaceuticalStartDateTime = "20040119072730.5"
         dataset.RadiopharmaceuticalInformationSequence = Sequence([nested])
+        dataset.OtherPatientIDsSequence = Sequence([Dataset()])
+        dataset.OtherPatientIDsSequence[0].PatientID = "OTHER-1"
         block = dataset.private_block(0x0045, "GEMS_HELIOS_01", create=True)
         block.add_new(0x02, "FL", 0.625)
         block.add_new(0x03, "LO", "Quixano")
@@ -217,6 +222,12 @@ def test_dates_of_one_patient_move_together_and_those_of_another_otherwise() -> 
     assert dates(changed(identified(), lambda d: setattr(d, "PatientID", "MRN-554434")))[0] != study
 
 
+def test_dates_move_for_a_patient_with_a_number_only() -> None:
+    parent = changed(identified(), lambda d: setattr(d, "PatientID", ""))
+    with pytest.raises(FixInput, match="needs a PatientID"):
+        deidentify(parent, frozenset((MODIFIED,)), KEY)
+
+
 @pytest.mark.parametrize("value", ["2004", "200401", "20041350", "yesterday"])
 def test_a_date_that_cannot_move_is_replaced(value: str) -> None:
     parent = changed(identified(), lambda d: setattr(d, "AcquisitionDateTime", value))
@@ -246,7 +257,12 @@ def test_graphics_keep_shapes_without_texts() -> None:
     assert not len(opened(deidentify(parent, BASIC, KEY).data).GraphicAnnotationSequence[0])
 
 
-@given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZäöüß ", min_size=4, max_size=20).filter(lambda s: len(s.strip()) > 4))
+@given(
+    st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZäöüß ", min_size=4, max_size=20).filter(
+        lambda s: len(s.strip()) > 4 and s.strip() != "REMOVED"
+    )
+)
+@example("AAA A")
 @settings(max_examples=40, deadline=None)
 def test_a_name_of_any_letters_does_not_survive_in_any_text(name: str) -> None:
     name = name.strip()
@@ -404,6 +420,10 @@ def test_damaged_objects_are_errors_without_a_value_and_never_crashes(data: st.D
             "RetrieveURI was added",
         ),
         (lambda d: d.ReferencedImageSequence.append(Dataset()), "ReferencedImageSequence has another number"),
+        (
+            lambda d: setattr(d, "OtherPatientIDsSequence", opened(identified()).OtherPatientIDsSequence),
+            "OtherPatientIDsSequence still has",
+        ),
         (lambda d: setattr(d, "PatientID", "was mrn-554433"), "PatientID repeats"),
         (lambda d: setattr(d, "DeidentificationMethod", "of ACC-9911"), "DeidentificationMethod repeats"),
         (lambda d: d.private_block(0x0045, "GEMS_HELIOS_01", create=True).add_new(0x02, "FL", 0.625), "was added|remains"),
@@ -429,13 +449,55 @@ def test_the_check_names_what_is_wrong_with_a_child(change: Callable[[Any], obje
     assert not re.search("(?i)quixano|554433|9911|15470929", str(caught.value))
 
 
-def test_the_check_sees_another_syntax_and_a_missing_picture() -> None:
+def test_the_check_looks_into_what_an_option_lets_stay() -> None:
+    parent = identified()
+    child = deidentify(parent, CLEANED, KEY).data
+    with pytest.raises(FixInput, match="StudyDescription still has"):
+        check(parent, changed(child, lambda d: setattr(d, "StudyDescription", "CT of a knight")), CLEANED)
+
+    def other_width(dataset: Any) -> None:
+        dataset.private_block(0x0045, "GEMS_HELIOS_01")[0x02].value = 0.5
+
+    with pytest.raises(FixInput, match=r"private element \(0045,1002\) differs"):
+        check(parent, changed(child, other_width), CLEANED)
+
+
+def test_a_safe_private_text_that_repeats_the_patient_goes() -> None:
+    def mark(dataset: Any) -> None:
+        block = dataset.private_block(0x01F1, "ELSCINT1", create=True)
+        block.add_new(0x01, "CS", "MRN-554433")
+        block.add_new(0x07, "DS", "1.5")
+
+    child = opened(deidentify(changed(identified(), mark), frozenset((Option.RETAIN_SAFE_PRIVATE,)), KEY).data)
+    assert [tag & 0xFF for tag in child.keys() if tag.group == 0x01F1 and tag.element > 0xFF] == [0x07]  # noqa: SIM118
+    identifiers = Identifiers.of(opened(identified()))
+    assert identifiers.repeated_in(DataElement(0x01F11001, "UN", b"\0mrn-554433\0"))
+    assert not identifiers.repeated_in(DataElement(0x01F11001, "UN", b"\0\1\2"))
+
+
+def test_unlisted_dates_and_names_go() -> None:
+    assert Rules(RETAIN_ALL).action(0x00089998, "DA") is Action.REMOVE  # in no dictionary
+    listed = {tag: vr for tag, (vr, *_) in DicomDictionary.items() if vr in ("DA", "DT", "TM", "PN")}
+    assert len(listed) > 150
+    for tag, vr in listed.items():
+        assert Rules(BASIC).action(tag, vr) is not Action.KEEP
+
+
+def test_the_same_key_makes_the_same_bytes() -> None:
+    assert deidentify(identified(), CLEANED, KEY) == deidentify(identified(), CLEANED, KEY)
+    assert deidentify(identified(), CLEANED, KEY) != deidentify(identified(), CLEANED, KEY[::-1])
+
+
+def test_the_check_sees_another_syntax_another_meta_uid_and_a_missing_picture() -> None:
     parent = identified()
     child = deidentify(parent, BASIC, KEY).data
     with pytest.raises(FixInput, match="transfer syntax"):
         check(parent, changed(child, lambda d: setattr(d.file_meta, "TransferSyntaxUID", "1.2.840.10008.1.2")), BASIC)
     with pytest.raises(FixInput, match="PixelData"):
         check(parent, changed(child, lambda d: delattr(d, "PixelData")), BASIC)
+    uid = opened(child).SOPInstanceUID.encode()
+    with pytest.raises(FixInput, match="MediaStorageSOPInstanceUID is not"):
+        check(parent, child.replace(uid, uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2"), 1), BASIC)
 
 
 def test_what_one_option_retains_is_too_much_under_another() -> None:
