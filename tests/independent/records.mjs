@@ -1,4 +1,4 @@
-// What is sealed and who seals it: content (FORMAT.md §2), records (§3), device certificates (§6).
+// What is sealed and who seals it: content (FORMAT.md §2), records (§3), certificates (§6).
 import { X509Certificate, createHmac } from "node:crypto";
 import { p256 } from "@noble/curves/p256";
 import { secp256k1 } from "@noble/curves/secp256k1";
@@ -16,21 +16,41 @@ export const ITEMS = ["PixelData", "DecodedPixels", ...ATTRIBUTES];
 const hmac = (key, message) => new Uint8Array(createHmac("sha256", key).update(message).digest());
 
 export const imageKey = (secret, digest, instance) => hmac(secret, text(`scanseal/image\0${digest}\0${instance}`)).subarray(0, 16);
+export const derivedKey = (secret, parent, digest, instance) =>
+  hmac(secret, cat(text("scanseal/derived\0"), parent, text(`${digest}\0${instance}`))).subarray(0, 16);
 export const findKey = (secret) => hmac(secret, text("scanseal/find"));
 export const token = (key, item, value) => hmac(key, text(`${item}\0${value}`)).subarray(0, 8);
 
+export const saltOf = (key, item) => hmac(key, text(item)).subarray(0, 16);
+
 /** `value` is null for an absent attribute. */
-export function itemLeaf(key, item, value) {
-  const salt = hmac(key, text(item)).subarray(0, 16);
+export function itemLeaf(salt, item, value) {
   return leafHash(cat(salt, [item.length], text(item), value === null ? [0] : cat([1], text(value))));
 }
 
 export const word = (value) => big(value, 32);
-const TYPE = "AcquisitionRecord(bytes32 content,string profile,bytes32 key,uint64 counter,bytes32 previous,uint64 claimedTime,uint64 beaconNumber,bytes32 beaconHash)";
 
-export function encoded(r) {
-  return cat(keccak(text(TYPE)), r.content, keccak(text(r.profile)), r.key, word(r.counter), r.previous, word(r.claimed_time),
-    word(r.beacon_number), r.beacon_hash);
+/** The members of the head: [EIP-712 type, its name there, its name in a bundle]. */
+export const HEAD = [["bytes32", "content", "content"], ["string", "profile", "profile"], ["bytes32", "key", "key"],
+  ["uint64", "counter", "counter"], ["bytes32", "previous", "previous"], ["uint64", "claimedTime", "claimed_time"],
+  ["uint64", "beaconNumber", "beacon_number"], ["bytes32", "beaconHash", "beacon_hash"]];
+/** The members that only one type has: [EIP-712 type, name]. */
+export const TYPES = {
+  AcquisitionRecord: [],
+  SyntheticRecord: [["string", "generator"]],
+  CustodyRecord: [["bytes32[]", "parents"], ["string", "action"], ["string", "statement"]],
+  ManifestRecord: [["string", "kind"], ["uint64", "count"]],
+  Approval: [["string", "name"], ["string", "meaning"]],
+};
+const IMAGES = ["AcquisitionRecord", "SyntheticRecord", "CustodyRecord"];
+const WORDS = { "bytes32": (v) => v, "bytes32[]": (v) => keccak(cat(...v)), "string": (v) => keccak(text(v)), "uint64": (v) => word(v) };
+
+export const typeOf = (record) => record.type ?? "AcquisitionRecord";
+export const isImage = (record) => IMAGES.includes(typeOf(record));
+
+export function encoded(record) {
+  const members = [...HEAD, ...TYPES[typeOf(record)]], list = members.map(([type, name]) => `${type} ${name}`).join(",");
+  return cat(keccak(text(`${typeOf(record)}(${list})`)), ...members.map(([type, name, member]) => WORDS[type](record[member ?? name])));
 }
 
 export function recordId(record, chainId, contract) {
@@ -54,6 +74,15 @@ export function validity(x509) {
 
 export const isIssuedBy = (x509, authority) =>
   authority.ca && x509.issuer === authority.subject && x509.verify(authority.publicKey);
+
+const NAMED = ["device\\?Manufacturer=[^&]*&ManufacturerModelName=[^&]*&DeviceSerialNumber=[^&]*&AETitle=[^&]*&Site=[^&]*", "person\\?Name=([^&]*)&Site=[^&]*"];
+const HOLDER = new RegExp(`^URI:"?urn:scanseal:(?:${NAMED.join("|")})$`, "m");
+
+/** Whom a certificate names: {person: printed name, or null for a device}. */
+export function holder({ x509 }) {
+  const found = HOLDER.exec((x509.subjectAltName ?? "").split(", ").join("\n")) ?? fail("it names no device and no person");
+  return { person: found[1] === undefined ? null : decodeURIComponent(found[1]) };
+}
 
 /** {x509, der, from, to, curve, point, key} of a certificate; `key` is null for a key of another kind than §6 allows. */
 export function readCertificate(der) {

@@ -2,14 +2,14 @@
 import { X509Certificate } from "node:crypto";
 import { parse as parseToml } from "smol-toml";
 import { Invalid, unhex } from "./bytes.mjs";
-import { isIssuedBy, validity } from "./records.mjs";
+import { HEAD, TYPES, isImage, isIssuedBy, validity } from "./records.mjs";
 
 const MAX_DEPTH = 12;
 
-/** JSON with BigInt for its numbers (unsigned integers), Map-free plain objects, no repeated member. */
-export function strictJson(source) {
+/** JSON of §7 with BigInt for its numbers (unsigned integers), Map-free plain objects, no repeated member. */
+export function strictJson(source, step = "bundle") {
   let at = 0;
-  const fail = (message) => { throw new Invalid("bundle", `${message} at ${at}`); };
+  const fail = (message) => { throw new Invalid(step, `${message} at ${at}`); };
   const space = () => { while (" \t\n\r".includes(source[at] || "x")) at++; };
   const take = (token) => {
     if (source[at] !== token) fail(`no ${token}`);
@@ -98,33 +98,45 @@ const object = (shapes) => (v, at) => {
   return found;
 };
 
+const MEMBERS = { "bytes32": bytes(32), "bytes32[]": list(bytes(32)), "string": string, "uint64": uint };
+const members = (type) => Object.fromEntries([...HEAD, ...TYPES[type]].map(([kind, name, member]) => [member ?? name, MEMBERS[kind]]));
+const RECORDS = Object.fromEntries(Object.keys(TYPES).map((type) =>
+  [type, object(type === "AcquisitionRecord" ? members(type) : { type: just(type), ...members(type) })]));
+const record = (v, at) => {
+  const type = v?.type === undefined ? "AcquisitionRecord" : v.type;
+  return Object.hasOwn(RECORDS, type) ? RECORDS[type](v, at) : wrong(at, "no type of record");
+};
+const included = orNull(object({ anchor: uint, index: uint, path: bytes() }));
+
 const BUNDLE = object({
   format: just("scanseal-bundle-1"),
   ledger: object({ chain_id: uint, anchor_log: bytes(20), device_registry: bytes(20), origin: string, log_id: bytes(32), log_key: bytes(32) }),
   certificates: list(bytes()),
   studies: list(bytes(32)),
   seals: list(object({
-    record: object({ content: bytes(32), profile: string, key: bytes(32), counter: uint, previous: bytes(32), claimed_time: uint,
-      beacon_number: uint, beacon_hash: bytes(32) }),
-    signature: bytes(64), leaves: bytes(), image_key: bytes(16), study: maybe(uint), find: bytes(16), decoder: orNull(string),
-    included: orNull(object({ anchor: uint, index: uint, path: bytes() })),
+    record, signature: bytes(64), leaves: bytes(), image_key: bytes(16), kept: orNull(bytes()), study: maybe(uint), find: bytes(16),
+    decoder: orNull(string), included,
     tiles: orNull(object({ kind: uint, photometric: uint, width: uint, samples_per_pixel: uint, rows: uint, columns: uint,
       frames: uint, palette: bytes(32), hashes: bytes() })),
   })),
+  records: maybe(list(object({ record, signature: bytes(64), leaves: orNull(bytes()), included }))),
   anchors: maybe(list(object({ checkpoint: string, old_size: uint, block_number: uint, block_time: uint,
     beacons: list(object({ number: uint, hash: bytes(32) })), state: uint }))),
   states: maybe(list(object({ header: bytes(), nodes: list(bytes()) }))),
   headers: maybe(list(bytes())),
 });
 
+/** A bundle, its optional parts filled in; `entries` are its seals and records. Throws where §7 does not let it pass. */
 export function parseBundle(source) {
-  const bundle = { anchors: [], states: [], headers: [], ...BUNDLE(strictJson(source), "bundle") };
+  const bundle = { records: [], anchors: [], states: [], headers: [], ...BUNDLE(strictJson(source), "bundle") };
   const within = (index, all, at) => { if (index >= BigInt(all.length)) wrong(at, "an index outside its list"); };
   for (const seal of bundle.seals) {
     seal.study ??= 0n;
     within(seal.study, bundle.studies, "study");
-    if (seal.included) within(seal.included.anchor, bundle.anchors, "anchor");
+    if (!isImage(seal.record)) wrong("seals", "a record that is no image's");
   }
+  bundle.entries = [...bundle.seals, ...bundle.records];
+  for (const entry of bundle.entries) if (entry.included) within(entry.included.anchor, bundle.anchors, "anchor");
   for (const anchor of bundle.anchors) within(anchor.state, bundle.states, "state");
   return bundle;
 }
@@ -139,7 +151,8 @@ const TRUST = object({
   blocks: maybe(list(object({ number: natural, hash: hexBytes(32) }))),
   keys: maybe(list(object({ key: hexBytes(32), retired_at: maybe(natural), compromised_since: maybe(natural) }))),
   devices: maybe(list(object({ device: hexBytes(32), name: string, seals_everything_since: natural }))),
-  policy: maybe(object({ finality: maybe(just("included", "safe", "final")), clock_tolerance_s: maybe(natural) })),
+  policy: maybe(object({ finality: maybe(just("included", "safe", "final")), clock_tolerance_s: maybe(natural),
+    approvals: maybe(natural) })),
 });
 
 /** A trust file, its optional parts filled in; `issuers` are its authorities' certificates. Throws where §8 does not let it pass. */

@@ -1,24 +1,23 @@
-// The verification of FORMAT.md §9, steps 2 to 10, with the step's number where it is done.
+// The verification of FORMAT.md §9, with the step's number where it is done; steps 4 to 9 are standing.mjs', 10 is lineage.mjs'.
 // node tests/independent/verify.mjs --bundle B --trust T --subject S.json [--facts F.json]
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { pathToFileURL } from "node:url";
-import { Invalid, big, cat, hex, integer, keccak, leafHash, pieces, same, sha256, text, treeRoot, unhex } from "./bytes.mjs";
-import { inclusionRoot, openCheckpoint } from "./log.mjs";
+import { Invalid, hex, pieces, same, sha256, text, treeRoot } from "./bytes.mjs";
+import { saltsOf } from "./custody.mjs";
+import { replay, trace } from "./lineage.mjs";
 import { px1OfTiles } from "./px1.mjs";
-import { ATTRIBUTES, ITEMS, encoded, isIssuedBy, isSignedBy, itemLeaf, readCertificate, recordId, token, validity, word } from "./records.mjs";
+import { ATTRIBUTES, ITEMS, itemLeaf, token, typeOf } from "./records.mjs";
+import { OutOfReach, stand } from "./standing.mjs";
 import { parseBundle, parseTrust } from "./strict.mjs";
-import { header, storage } from "./trie.mjs";
 
-const BEST_FIRST = ["AUTHENTIC", "PENDING", "MISMATCH", "ALTERED", "REVOKED", "NOT_CHECKED"];
-const EXIT = { AUTHENTIC: 0, PENDING: 4, MISMATCH: 1, ALTERED: 1, REVOKED: 1, STRIPPED: 1, UNREGISTERED: 3, NOT_CHECKED: 7 };
-const ROLE_ACQUIRE = 1n;
+const BEST_FIRST = ["DECLARED_SYNTHETIC", "AUTHENTIC", "DERIVED", "PENDING", "MISMATCH", "ALTERED", "REVOKED", "NOT_CHECKED"];
+const EXIT = { AUTHENTIC: 0, DERIVED: 0, DECLARED_SYNTHETIC: 9, PENDING: 4, MISMATCH: 1, ALTERED: 1, REVOKED: 1, STRIPPED: 1, UNREGISTERED: 3,
+  NOT_CHECKED: 7 };
 
-/** A block that nobody vouches for, or that someone contradicts (exit code 6). */
-class OutOfReach extends Error {}
 const fail = (step, message) => { throw new Invalid(step, message); };
 const verdict = (token, reason, more = {}) =>
-  ({ verdict: token, exit_code: EXIT[token], reasons: [reason], differing: [], sealed_between: [null, null], ...more });
+  ({ verdict: token, exit_code: EXIT[token], reasons: [reason], differing: [], custody: [], sealed_between: [null, null], ...more });
 
 /** The custody verdict of one image. A trust file that is no trust file: verdict null, exit code 2. */
 export function verify({ subject, trustToml, bundleJson, facts = {} }) {
@@ -31,10 +30,12 @@ export function verify({ subject, trustToml, bundleJson, facts = {} }) {
   return verdicts[0] ?? withoutRecord(view);
 }
 
-/** This instance's own record comes before another's with the same pixels; one that is not on chain after all that are. */
-function rank({ verdict: token, differing, sealed_between: [, upper] }) {
+/** Synthetic pixels make nobody's image; this instance's own record comes before another's with the same pixels; one that is not on
+ * chain after all that are. */
+function rank({ verdict: token, differing, isSynthetic, isAnchored }) {
+  if (token === "MISMATCH" && isSynthetic) return -1;
   if (token === "MISMATCH" && differing.includes("SOPInstanceUID")) return BEST_FIRST.indexOf("REVOKED") + 0.25;
-  return token === "PENDING" && upper === null ? BEST_FIRST.indexOf("REVOKED") + 0.5 : BEST_FIRST.indexOf(token);
+  return token === "PENDING" && !isAnchored ? BEST_FIRST.indexOf("REVOKED") + 0.5 : BEST_FIRST.indexOf(token);
 }
 
 function invalid(error) {
@@ -45,9 +46,11 @@ function invalid(error) {
 
 // ---- steps 2 and 3: the image and what was sealed ----
 
+/** Throws where the salts are not those of the record's statement. */
 function opens(seal, item, value) {
   const position = 32 * ITEMS.indexOf(item);
-  return same(seal.leaves.subarray(position, position + 32), itemLeaf(seal.image_key, item, value));
+  seal.salts ??= saltsOf(seal);
+  return same(seal.leaves.subarray(position, position + 32), itemLeaf(seal.salts(item), item, value));
 }
 
 const profileOf = (seal) => seal.record.profile.split("/")[0];
@@ -67,8 +70,17 @@ function candidates(bundle, subject) {
   const tokens = bundle.studies.map((key) => new Set(values.map(([item, value]) => hex(token(key, item, value)))));
   const found = bundle.seals.filter((seal) => pieces(seal.find, 8).some((one) => tokens[seal.study].has(hex(one))));
   if (found.length || bundle.seals.length > 1024) return found;
-  return bundle.seals.filter((seal) => seal.leaves.length === 32 * ITEMS.length
-    && ((instance && opens(seal, "SOPInstanceUID", instance)) || hasPixels(seal, subject)));
+  return bundle.seals.filter((seal) => seal.leaves.length === 32 * ITEMS.length && isOf(seal, subject));
+}
+
+function isOf(seal, subject) {
+  const instance = instanceOf(subject);
+  try {
+    return (instance && opens(seal, "SOPInstanceUID", instance)) || hasPixels(seal, subject);
+  } catch (error) {
+    if (error instanceof Invalid) return false;
+    throw error;
+  }
 }
 
 /** 3: {pixels: the same?, differing: names of attributes}. */
@@ -91,130 +103,33 @@ function compare(seal, subject, findKey) {
   return { pixels, differing };
 }
 
-// ---- step 4: who signed ----
+// ---- steps 4 to 10, and the verdict ----
 
-const idOf = (record, trust) => recordId(record, trust.chain_id, trust.anchor_log.address);
-
-/** 4: the certificate of the record's key, whose signature holds. */
-function signer(bundle, seal, trust) {
-  const certificate = bundle.certificates.map(readCertificate).findLast(({ key }) => key && same(key, seal.record.key))
-    ?? fail("certificate", "none for the record's key");
-  if (!isSignedBy(certificate, idOf(seal.record, trust), seal.signature)) fail("signature", "it does not hold");
-  if (!/URI:"?urn:scanseal:device\?Manufacturer=[^&]*&ManufacturerModelName=[^&]*&DeviceSerialNumber=[^&]*&AETitle=[^&]*&Site=[^&]*$/m
-    .test((certificate.x509.subjectAltName ?? "").split(", ").join("\n"))) fail("certificate", "it names no device");
-  return certificate;
-}
-
-// ---- steps 5 to 9: log, chain, time ----
-
-const mapping = (key, slot) => keccak(cat(key, slot));
-
-/** 5 and 6: {time, beacons, state header, registry words} of the anchor that includes the seal. */
-function anchored(bundle, seal, log, trust) {
-  const anchor = bundle.anchors[seal.included.anchor], state = bundle.states[anchor.state], block = header(state.header);
-  const { size, root } = openCheckpoint(anchor.checkpoint, log.origin, log.key);
-  const leaf = leafHash(cat(encoded(seal.record), seal.signature));
-  if (!same(inclusionRoot(leaf, seal.included.index, size, pieces(seal.included.path, 32)), root)) fail("inclusion", "another root");
-  const beacons = keccak(cat(...anchor.beacons.map(({ number, hash }) => cat(big(number, 8), hash))));
-  const commitment = keccak(cat(root, word(anchor.old_size), word(anchor.block_number), word(anchor.block_time), beacons));
-  const read = storage(state, trust.anchor_log);
-  if (!same(read(mapping(word(size), mapping(log.log_id, word(1)))), commitment)) fail("state proof", `another anchor of size ${size}`);
-  return { time: anchor.block_time, beacons: anchor.beacons, block, state };
-}
-
-/** 7: whether the policy takes the block as settled. */
-function isSettled({ number, hash }, { trust, facts }) {
-  const listed = trust.blocks.get(number), asked = facts.blocks?.[number];
-  for (const known of [listed, asked && unhex(asked.slice(2))])
-    if (known && !same(known, hash)) throw new OutOfReach(`another block ${number} than the evidence's`);
-  if (!listed && !asked) throw new OutOfReach(`nobody vouches for block ${number}`);
-  return Boolean(listed) || number <= BigInt(facts.settled ?? -1);
-}
-
-/** 8: what is known of a key: the registry's newest words, with the trust file's dates. `proven` is null without an anchor. */
-function keyState(key, proven, { trust, facts }) {
-  const fresh = facts.keys?.[`0x${hex(key)}`]?.map((one) => unhex(one.slice(2)));
-  if (fresh && proven && integer(proven[0]) && !same(fresh[0], proven[0])) throw new OutOfReach("the chain names another certificate now");
-  const [certificate, packed] = fresh ?? proven ?? [new Uint8Array(32), new Uint8Array(32)];
-  const field = (from, bits) => (integer(packed) >> BigInt(from)) & ((1n << BigInt(bits)) - 1n);
-  const news = trust.keys.filter((notice) => same(notice.key, key));
-  const earliest = (...times) => times.filter((time) => time).reduce((a, b) => (a && a < b ? a : b), 0n);
-  return {
-    certificate, enrolled: field(0, 48), roles: field(144, 8),
-    retired: earliest(field(48, 48), ...news.map((notice) => notice.retired_at)),
-    compromised: earliest(field(96, 48), ...news.map((notice) => notice.compromised_since)),
-  };
-}
-
-/** 8: why the key was not to be believed, or null. */
-function refusal(seal, certificate, known, time, { trust, bundles, facts }) {
-  const isEnrolled = integer(known.certificate) !== 0n;
-  if (isEnrolled && !same(known.certificate, sha256(certificate.der))) fail("certificate", "another one is enrolled");
-  const issuedAt = time ?? seal.record.claimed_time, isValid = ({ from, to }) => from <= issuedAt && issuedAt <= to;
-  if (!trust.issuers.some((issuer) => isIssuedBy(certificate.x509, issuer) && isValid(validity(issuer)))) return "no trusted authority issued it";
-  const id = idOf(seal.record, trust);
-  for (const { record, signature } of bundles.flatMap((bundle) => bundle.seals))
-    if (same(record.key, seal.record.key) && record.counter === seal.record.counter && !same(idOf(record, trust), id)
-      && isSignedBy(certificate, idOf(record, trust), signature)) return "two records in one slot";
-  if (time === null) {
-    if (known.compromised) return "the key is compromised";
-    if (!facts.keys?.[`0x${hex(seal.record.key)}`]) return null;
-    return !isEnrolled || known.retired || !(known.roles & ROLE_ACQUIRE) ? "the key may not seal any more" : null;
-  }
-  if (!isEnrolled) return "the key was never enrolled";
-  if (known.compromised && time >= known.compromised) return "the key was compromised";
-  if (time < known.enrolled || (known.retired && time > known.retired)) return "the key was not enrolled then";
-  if (!(known.roles & ROLE_ACQUIRE)) return "the key may not acquire";
-  return isValid(certificate) ? null : "the certificate was not valid then";
-}
-
-/** 9: the time of the record's beacon, if its block is known to be the chain's, else null. */
-function beaconTime(seal, bundle, anchor, { trust, facts }) {
-  const { beacon_number: number, beacon_hash: hash } = seal.record;
-  const headers = bundle.headers.map(header);
-  for (const one of headers)
-    if (!bundle.seals.some(({ record }) => same(record.beacon_hash, one.hash))) fail("beacon", "a header of no record's beacon");
-  const known = [...anchor.beacons.filter((beacon) => beacon.number === number).map((beacon) => beacon.hash), trust.blocks.get(number),
-    facts.blocks?.[number] && unhex(facts.blocks[number].slice(2))];
-  if (integer(hash) === 0n || !known.some((one) => one && same(one, hash))) return null;
-  return headers.find((one) => same(one.hash, hash))?.time ?? null;
-}
-
-/** 3 to 9 for one seal. */
+/** 3 to 10 for one seal. */
 function judge(view, bundle, seal) {
   try {
-    const { subject, trust } = view, { ledger } = bundle;
-    const { pixels, differing } = compare(seal, subject, bundle.studies[seal.study]);
-    if (ledger.chain_id !== trust.chain_id || !same(ledger.anchor_log, trust.anchor_log.address)
-      || !same(ledger.device_registry, trust.device_registry.address)) fail("ledger", "not the trust file's");
-    const log = trust.logs.find((one) => one.origin === ledger.origin && same(one.log_id, ledger.log_id) && same(one.key, ledger.log_key))
-      ?? fail("ledger", "the log is not in the trust file");
-    const certificate = signer(bundle, seal, trust);
-
-    let anchor = null, settled = false, words = null;
-    if (seal.included) {
-      anchor = anchored(bundle, seal, log, trust);
-      settled = isSettled(anchor.block, view);
-      const registry = storage(anchor.state, trust.device_registry);
-      const slot = mapping(seal.record.key, word(1));
-      words = [registry(slot), registry(word((integer(slot) + 1n) % (1n << 256n)))];
-    }
-    const refused = refusal(seal, certificate, keyState(seal.record.key, words, view), anchor && anchor.time, view);
-    const lower = anchor && beaconTime(seal, bundle, anchor, view), upper = anchor && anchor.time;
-    const claimed = seal.record.claimed_time;
-    const more = { differing, sealed_between: [lower, upper].map((time) => (time === null ? null : Number(time))) };
+    const { pixels, differing: own } = compare(seal, view.subject, bundle.studies[seal.study]);
+    const standing = stand(view, bundle, seal), lineage = trace(view, bundle, seal, standing), custody = replay(view, bundle, seal, standing);
+    const falsehoods = lineage.flatMap((link) => link.false), differing = [...new Set([...own, ...falsehoods.filter((item) => ATTRIBUTES.includes(item))])];
+    const first = lineage.find(({ entry }) => typeOf(entry.record) !== "CustodyRecord").standing;
+    const isSynthetic = lineage.some(({ entry }) => typeOf(entry.record) === "SyntheticRecord");
+    const more = { differing, custody, sealed_between: first.bracket.map((time) => (time === null ? null : Number(time))),
+      isSynthetic, isAnchored: standing.isAnchored };
+    const refused = lineage.map((link) => link.standing.refused).find(Boolean);
     if (refused) return verdict("REVOKED", refused, more);
     if (!pixels) return verdict("ALTERED", "the pixels differ", more);
+    if (falsehoods.some((item) => !ATTRIBUTES.includes(item))) return verdict("ALTERED", "a receipt is false of the pixels", more);
     if (differing.length) return verdict("MISMATCH", `${differing.join(", ")} differ`, more);
-    if ((lower !== null && claimed < lower - trust.tolerance) || (upper !== null && claimed > upper + trust.tolerance))
-      return verdict("MISMATCH", "claimedTime is outside the bracket", more);
-    return settled ? verdict("AUTHENTIC", "sealed", more) : verdict("PENDING", "not settled yet", more);
+    if (lineage.some((link) => link.standing.clock || link.isEarly)) return verdict("MISMATCH", "a claimedTime is contradicted", more);
+    if (!lineage.every((link) => link.standing.settled)) return verdict("PENDING", "not settled yet", more);
+    if (isSynthetic) return verdict("DECLARED_SYNTHETIC", "generated", more);
+    return lineage.some((link) => link.isNew) ? verdict("DERIVED", "derived from what was sealed", more) : verdict("AUTHENTIC", "sealed", more);
   } catch (error) {
     return invalid(error);
   }
 }
 
-/** 10: no record. */
+/** 11: no record. */
 function withoutRecord({ subject, trust, facts }) {
   const { attributes } = subject, names = ["Manufacturer", "ManufacturerModelName", "DeviceSerialNumber"].map((name) => attributes[name]);
   const none = verdict("UNREGISTERED", "no record");

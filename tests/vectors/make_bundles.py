@@ -10,43 +10,64 @@ import tomli_w
 
 from ledger.core import content, evidence
 from ledger.core.evidence import Bundle, Seal
-from ledger.core.records import AcquisitionRecord, Role
+from ledger.core.records import AcquisitionRecord, Approval, CustodyRecord, ManifestRecord, Record, Role, SyntheticRecord
 from ledger.core.search import Subject
 from ledger.core.strict import from_b64, to_b64
 from ledger.core.trust import DeviceNotice, KeyNotice, Trust
 from ledger.core.typeddata import Domain
 from tests.core.conftest import make_subject
 from tests.simulators.ledger import START, World
+from tests.vectors import make_lineage, make_statements
 
 Case = dict[str, Any]
-FILES = ("bundles/verdicts", "records/records", "records/content")
+FILES = ("bundles/verdicts", "bundles/lineage", "records/records", "records/content", "records/statements")
 JANE = make_subject()
 
 
 def vectors() -> dict[str, list[Case]]:
     """File name -> cases."""
-    return {"bundles/verdicts": verdicts(), "records/records": records(), "records/content": contents()}
+    return {
+        "bundles/verdicts": verdicts(),
+        "bundles/lineage": make_lineage.lineages(),
+        "records/records": records(),
+        "records/content": contents(),
+        "records/statements": make_statements.statements(),
+    }
 
 
 def records() -> list[Case]:
-    """A record, its domain, and what comes out of it."""
-    cases = []
-    for name, chain_id, contract in (("a devnet", 31337, b"\xaa" * 20), ("a large chain id", 2**40 + 1, bytes(range(20)))):
-        record = AcquisitionRecord(b"\1" * 32, "px1-sha256/attributes-1", b"\2" * 32, 7, b"\3" * 32, START, 42, b"\4" * 32)
-        domain = Domain(chain_id, contract)
-        fields = {field: value if not isinstance(value, bytes) else "0x" + value.hex() for field, value in vars(record).items()}
-        cases.append(
-            {
-                "name": name,
-                "expect": "valid",
-                "chain_id": chain_id,
-                "verifying_contract": "0x" + contract.hex(),
-                "record": fields,
-                "encoded": "0x" + record.encoded().hex(),
-                "record_id": "0x" + record.id(domain).hex(),
-            }
-        )
-    return cases
+    """Records of every type, their domain, and what comes out of them."""
+    head = b"\1" * 32, "px1-sha256/attributes-1", b"\2" * 32, 7, b"\3" * 32, START, 42, b"\4" * 32
+    parents = tuple(bytes([number]) * 32 for number in range(5, 8))
+    acquired, devnet = AcquisitionRecord(*head), Domain(31337, b"\xaa" * 20)
+    cases: list[tuple[str, Record, Domain]] = [
+        ("a devnet", acquired, devnet),
+        ("a large chain id", acquired, Domain(2**40 + 1, bytes(range(20)))),
+        ("generated", SyntheticRecord(*head, "StyleGAN3 (weights 8c1f)"), devnet),
+        ("of one parent", CustodyRecord(*head, parents[:1], "stored", "{}"), devnet),
+        ("of three parents", CustodyRecord(*head, parents, "derived", '{"operation":"ai-result","changed":[]}'), devnet),
+        ("of no parent, and not ASCII", CustodyRecord(*head, (), "", '{"tool":"é山"}'), devnet),
+        ("a manifest", ManifestRecord(*head, "heartbeat", 2**40 + 1), devnet),
+        ("an approval", Approval(*head, "Dr. Ada Müller", "reviewed"), devnet),
+    ]
+    return [_record(*case) for case in cases]
+
+
+def _record(name: str, record: Record, domain: Domain) -> Case:
+    def shown(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [shown(one) for one in value]
+        return "0x" + value.hex() if isinstance(value, bytes) else value
+
+    return {
+        "name": name,
+        "expect": "valid",
+        "chain_id": domain.chain_id,
+        "verifying_contract": shown(domain.verifying_contract),
+        "record": {"type": record.TYPE} | {member: shown(value) for member, value in vars(record).items()},
+        "encoded": shown(record.encoded()),
+        "record_id": shown(record.id(domain)),
+    }
 
 
 def contents() -> list[Case]:
@@ -74,7 +95,33 @@ def contents() -> list[Case]:
                 "root": "0x" + sealed.root.hex(),
             }
         )
-    return cases
+    return [*cases, _derived_content(secret)]
+
+
+def _derived_content(secret: bytes) -> Case:
+    """A de-identified image: what was kept has the parent's salts."""
+    parent, changed = make_subject(), ("PatientName", "PatientID", "SOPInstanceUID")
+    child = make_subject(PatientName="S01", PatientID="S01", SOPInstanceUID="1.9")
+    digest, record_id = str(child.digests["px1-sha256"]), b"\5" * 32
+    theirs = content.image_key(secret, digest, parent.instance)
+    key = content.derived_key(secret, record_id, digest, child.instance)
+    kept = {item: content.Salts(theirs).salt(item) for item in content.ITEMS if item not in changed}
+    values = dict(child.attributes) | {content.PIXELS: digest}
+    sealed = content.commit(values, content.Salts(key, kept))
+    return {
+        "name": "derived",
+        "expect": "valid",
+        "study_secret": "0x" + secret.hex(),
+        "values": values,
+        "parent": "0x" + record_id.hex(),
+        "parent_image_key": to_b64(theirs),
+        "changed": list(changed),
+        "image_key": to_b64(key),
+        "find_key": to_b64(content.find_key(secret)),
+        "kept": to_b64(b"".join(kept.values())),
+        "leaves": to_b64(b"".join(sealed.leaves)),
+        "root": "0x" + sealed.root.hex(),
+    }
 
 
 def verdicts() -> list[Case]:

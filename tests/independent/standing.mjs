@@ -1,0 +1,144 @@
+// What is proven of one signed record of a bundle: steps 4 to 9 of FORMAT.md §9.
+import { Invalid, big, cat, hex, integer, keccak, leafHash, pieces, same, sha256, unhex } from "./bytes.mjs";
+import { rolesOf } from "./custody.mjs";
+import { inclusionRoot, openCheckpoint } from "./log.mjs";
+import { encoded, holder, isIssuedBy, isSignedBy, readCertificate, recordId, typeOf, validity, word } from "./records.mjs";
+import { header, storage } from "./trie.mjs";
+
+/** A block that nobody vouches for, or that someone contradicts (exit code 6). */
+export class OutOfReach extends Error {}
+const fail = (step, message) => { throw new Invalid(step, message); };
+
+export const idOf = (record, trust) => recordId(record, trust.chain_id, trust.anchor_log.address);
+
+/** What `make` gives, made once for each object. */
+function once(make) {
+  const made = new WeakMap();
+  return (object, ...more) => made.get(object) ?? made.set(object, make(object, ...more)).get(object);
+}
+
+// ---- step 4: who signed ----
+
+const certificatesOf = once((bundle) => bundle.certificates.map(readCertificate));
+
+/** 4: the trust file's log that the bundle names. */
+function logOf({ ledger }, trust) {
+  if (ledger.chain_id !== trust.chain_id || !same(ledger.anchor_log, trust.anchor_log.address)
+    || !same(ledger.device_registry, trust.device_registry.address)) fail("ledger", "not the trust file's");
+  return trust.logs.find((one) => one.origin === ledger.origin && same(one.log_id, ledger.log_id) && same(one.key, ledger.log_key))
+    ?? fail("ledger", "the log is not in the trust file");
+}
+
+/** 4: the certificate of the record's key, whose signature holds. */
+function signer(bundle, { record, signature }, id) {
+  const certificate = certificatesOf(bundle).findLast(({ key }) => key && same(key, record.key)) ?? fail("certificate", "none for the record's key");
+  if (!isSignedBy(certificate, id, signature)) fail("signature", "it does not hold");
+  const { person } = holder(certificate), type = typeOf(record);
+  if (type === "Approval" ? person !== record.name : person !== null && (type === "AcquisitionRecord" || type === "SyntheticRecord"))
+    fail("certificate", "it names another than the record needs");
+  return certificate;
+}
+
+// ---- steps 5 to 9: log, chain, time ----
+
+const mapping = (key, slot) => keccak(cat(key, slot));
+const anchorReader = once((state, trust) => storage(state, trust.anchor_log));
+const registryReader = once((state, trust) => storage(state, trust.device_registry));
+
+/** 5 and 6, of one anchor: {size, root, time, beacons, block: state header, state}. */
+const proven = once((anchor, bundle, log, trust) => {
+  const state = bundle.states[anchor.state], block = header(state.header);
+  const { size, root } = openCheckpoint(anchor.checkpoint, log.origin, log.key);
+  const beacons = keccak(cat(...anchor.beacons.map(({ number, hash }) => cat(big(number, 8), hash))));
+  const commitment = keccak(cat(root, word(anchor.old_size), word(anchor.block_number), word(anchor.block_time), beacons));
+  if (!same(anchorReader(state, trust)(mapping(word(size), mapping(log.log_id, word(1)))), commitment)) fail("state proof", `another anchor of size ${size}`);
+  return { size, root, time: anchor.block_time, beacons: anchor.beacons, block, state };
+});
+
+/** 5 and 6: the anchor that includes the entry. */
+function anchored(bundle, { record, signature, included }, log, trust) {
+  const anchor = proven(bundle.anchors[included.anchor], bundle, log, trust), leaf = leafHash(cat(encoded(record), signature));
+  if (!same(inclusionRoot(leaf, included.index, anchor.size, pieces(included.path, 32)), anchor.root)) fail("inclusion", "another root");
+  return anchor;
+}
+
+/** 7: whether the policy takes the state's block as settled. */
+function isSettled({ block: { number, hash, time }, time: anchoredAt }, { trust, facts }) {
+  const listed = trust.blocks.get(number), asked = facts.blocks?.[number];
+  for (const known of [listed, asked && unhex(asked.slice(2))])
+    if (known && !same(known, hash)) throw new OutOfReach(`another block ${number} than the evidence's`);
+  if (!listed && !asked) throw new OutOfReach(`nobody vouches for block ${number}`);
+  if (time < anchoredAt) fail("state proof", "the state is older than its anchor");
+  return Boolean(listed) || number <= BigInt(facts.settled ?? -1);
+}
+
+/** 8: what is known of a key: the registry's newest words, with the trust file's dates. `words` is null without an anchor. */
+function keyState(key, words, { trust, facts }) {
+  const fresh = facts.keys?.[`0x${hex(key)}`]?.map((one) => unhex(one.slice(2)));
+  if (fresh && words && integer(words[0]) && !same(fresh[0], words[0])) throw new OutOfReach("the chain names another certificate now");
+  const [certificate, packed] = fresh ?? words ?? [new Uint8Array(32), new Uint8Array(32)];
+  const field = (from, bits) => (integer(packed) >> BigInt(from)) & ((1n << BigInt(bits)) - 1n);
+  const news = trust.keys.filter((notice) => same(notice.key, key));
+  const earliest = (...times) => times.filter((time) => time).reduce((a, b) => (a && a < b ? a : b), 0n);
+  return {
+    certificate, enrolled: field(0, 48), roles: field(144, 8),
+    retired: earliest(field(48, 48), ...news.map((notice) => notice.retired_at)),
+    compromised: earliest(field(96, 48), ...news.map((notice) => notice.compromised_since)),
+  };
+}
+
+/** 8: why the key was not to be believed, or null. */
+function refusal({ record }, id, certificate, known, time, { trust, bundles, facts }) {
+  const isEnrolled = integer(known.certificate) !== 0n;
+  if (isEnrolled && !same(known.certificate, sha256(certificate.der))) fail("certificate", "another one is enrolled");
+  const issuedAt = time ?? record.claimed_time, isValid = ({ from, to }) => from <= issuedAt && issuedAt <= to;
+  if (!trust.issuers.some((issuer) => isIssuedBy(certificate.x509, issuer) && isValid(validity(issuer)))) return "no trusted authority issued it";
+  for (const { record: other, signature } of bundles.flatMap((bundle) => bundle.entries))
+    if (same(other.key, record.key) && other.counter === record.counter && !same(idOf(other, trust), id)
+      && isSignedBy(certificate, idOf(other, trust), signature)) return "two records in one slot";
+  const hasRole = () => (known.roles & rolesOf(record)) !== 0n;
+  if (time === null) {
+    if (known.compromised) return "the key is compromised";
+    if (!facts.keys?.[`0x${hex(record.key)}`]) return null;
+    return !isEnrolled || known.retired || !hasRole() ? "the key may not sign this any more" : null;
+  }
+  if (!isEnrolled) return "the key was never enrolled";
+  if (known.compromised && time >= known.compromised) return "the key was compromised";
+  if (time < known.enrolled || (known.retired && time > known.retired)) return "the key was not enrolled then";
+  if (!hasRole()) return "the key has no role for it";
+  return isValid(certificate) ? null : "the certificate was not valid then";
+}
+
+const beaconHeaders = once((bundle) => {
+  const headers = bundle.headers.map(header);
+  for (const one of headers)
+    if (!bundle.entries.some(({ record }) => same(record.beacon_hash, one.hash))) fail("beacon", "a header of no record's beacon");
+  return headers;
+});
+
+/** 9: the time of the record's beacon, if its block is known to be the chain's, else null. */
+function beaconTime({ beacon_number: number, beacon_hash: hash }, bundle, anchor, { trust, facts }) {
+  const headers = beaconHeaders(bundle);
+  const known = [...anchor.beacons.filter((beacon) => beacon.number === number).map((beacon) => beacon.hash), trust.blocks.get(number),
+    facts.blocks?.[number] && unhex(facts.blocks[number].slice(2))];
+  if (integer(hash) === 0n || !known.some((one) => one && same(one, hash))) return null;
+  return headers.find((one) => same(one.hash, hash))?.time ?? null;
+}
+
+/** 4 to 9 of one entry: {id, isAnchored, settled, refused: why, or null, clock: contradicted?, bracket: [after, before]}. */
+export function stand(view, bundle, entry) {
+  const { trust } = view, { record } = entry, log = logOf(bundle, trust), id = idOf(record, trust);
+  const certificate = signer(bundle, entry, id);
+  let anchor = null, settled = false, words = null;
+  if (entry.included) {
+    anchor = anchored(bundle, entry, log, trust);
+    settled = isSettled(anchor, view);
+    const slot = mapping(record.key, word(1)), read = registryReader(anchor.state, trust);
+    words = [read(slot), read(word((integer(slot) + 1n) % (1n << 256n)))];
+  }
+  const refused = refusal(entry, id, certificate, keyState(record.key, words, view), anchor && anchor.time, view);
+  const bracket = anchor ? [beaconTime(record, bundle, anchor, view), anchor.time] : [null, null];
+  const [lower, upper] = bracket, claimed = record.claimed_time;
+  const clock = (lower !== null && claimed < lower - trust.tolerance) || (upper !== null && claimed > upper + trust.tolerance);
+  return { id, isAnchored: anchor !== null, settled, refused, clock, bracket };
+}
