@@ -224,9 +224,20 @@ class _Judgement:
         others = [name for name in self.comparison.differing if _GROUPS[name] != "patient"]
         if others:
             return Check("failed", f"pixels are the sealed ones; differing: {', '.join(others)}")
+        declared = self._declared_pixels()
+        if declared:
+            return Check("not_checked", declared)
         if self.comparison.differing:
             return Check("ok", "pixels and all attributes but the patient's are the sealed ones")
         return Check("ok", "pixels and bound attributes are the sealed ones")
+
+    def _declared_pixels(self) -> str | None:
+        """Whose word the pixels rest on, where a derivation changed them: that they come from the original is not proven."""
+        for link in self.lineage.links:
+            record = link.entry.record.value
+            if isinstance(record, CustodyRecord) and content.PIXELS in Statement.of(record).changed:
+                return f"the pixels are what {link.standing.holder.name} sealed; how they came from the original is declared"
+        return None
 
     def _patient(self) -> Check:
         differing = [name for name in self._differing if _GROUPS[name] == "patient"]

@@ -79,7 +79,7 @@ def verifier(site: Path | None, trust: Path | None, bundles: Sequence[Path], *, 
     from ledger.wiring.bundles import bundle_files, read_bundle
     from ledger.wiring.verification import Verifier
 
-    folder = sites.find(site)
+    folder = sites.find(site) if trust is None else sites.own(site)
     if trust is None and folder is None:
         raise FixInput("no trust file: name one with --trust, or work in a site (--site)")
     believed = sites.read_trust(trust) if trust is not None else sites.read_site(folder or Path()).trust()

@@ -81,6 +81,13 @@ def code_hashes_and_genesis(urls: Sequence[str], addresses: Sequence[bytes]) -> 
     return chain_id, genesis, chain.code_hashes(nodes, addresses)
 
 
+def shipped(name: str) -> bytes:
+    """The code hash of the contract that this package ships under a name."""
+    from ledger.chain.contracts import artefact
+
+    return artefact(name).code_hash
+
+
 # ---- devnet ---------------------------------------------------------------------------------------------------------
 
 

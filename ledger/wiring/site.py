@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,16 +112,57 @@ def device_name(name: str) -> str:
 
 
 def find(folder: Path | None = None) -> Path | None:
-    """The site's folder: the one given, or of the environment, or the nearest one upward with a `site.toml`; None without
-    one."""
+    """The site's folder: the one given, or of the environment, or the nearest one upward that this user made; None without
+    one. Raises FixInput for a site of somebody else that nobody named: it may have come with the images."""
     if folder is None and (value := os.environ.get(SITE_VARIABLE)):
         folder = Path(value)
     if folder is not None:
         if not (folder / "site.toml").is_file():
             raise FixInput(f"{folder} is not a ScanSeal site: run `scanseal init {folder}` first")
         return folder
+    found = _upward()
+    if found is not None and not _is_own(found):
+        raise FixInput(
+            f"{found} has a site.toml that was not made here by `scanseal init`: what came with images must not say whom to "
+            f"believe. If you trust it, name it: --site {found}"
+        )
+    return found
+
+
+def own(folder: Path | None) -> Path | None:
+    """As `find`, but a site of somebody else that nobody named is passed over."""
+    if folder is None and not os.environ.get(SITE_VARIABLE):
+        found = _upward()
+        return found if found is not None and _is_own(found) else None
+    return find(folder)
+
+
+def _upward() -> Path | None:
     here = Path.cwd()
     return next((place for place in (here, *here.parents) if (place / "site.toml").is_file()), None)
+
+
+def _own_sites() -> Path:
+    """The list of sites that this user made on this machine, a path a line."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
+    return Path(state) / "scanseal" / "sites"
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        return str(folder.resolve()) in _own_sites().read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+
+
+def _remember(folder: Path) -> None:
+    """Notes a site as this user's, so that commands find it upward from where they run. Where that can't be written, the site
+    has to be named."""
+    if not _is_own(folder):
+        with suppress(OSError):
+            _own_sites().parent.mkdir(parents=True, exist_ok=True)
+            with _own_sites().open("a", encoding="utf-8") as file:
+                file.write(f"{folder.resolve()}\n")
 
 
 def open_site(folder: Path | None = None) -> Site:
@@ -175,6 +217,7 @@ def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bo
     if site.passphrase_file:
         values["passphrase_file"] = site.passphrase_file
     write_text(folder / "site.toml", tomli_w.dumps(values))
+    _remember(folder)
     return site
 
 

@@ -91,13 +91,19 @@ def _names(bundles: Sequence[Bundle]) -> dict[bytes, str]:
 
 
 def _from_bundle(bundle: Bundle, authorities: Sequence[Path], rpc: tuple[str, ...]) -> Trust:
-    from ledger.wiring.chain import code_hashes_and_genesis
+    from ledger.wiring.chain import code_hashes_and_genesis, shipped
 
     claimed = bundle.ledger
     addresses = (claimed.anchor_log, claimed.device_registry)
     chain_id, genesis, codes = code_hashes_and_genesis(rpc, addresses)
     if chain_id != claimed.chain_id:
         raise FixInput(f"the bundle is for chain {claimed.chain_id}, the node is on chain {chain_id}")
+    for address, code, name in zip(addresses, codes, ("AnchorLog", "DeviceRegistry"), strict=True):
+        if code != shipped(name):
+            raise FixInput(
+                f"the contract at 0x{address.hex()} is not this package's {name} (its code hashes to 0x{code.hex()}): whoever "
+                "made the bundle could have deployed one of their own; get the trust file from the site itself"
+            )
     accepted = [sites.read_certificate(path) for path in authorities]
     issued = [certificates.parse(der) for der in bundle.certificates]
     if not any(one.is_issued_by(authority) for one in issued for authority in accepted):
