@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 from ledger.core import content
 from ledger.core.content import Content, Salts
 from ledger.core.contracts import Beacon
 from ledger.core.custody import Statement
-from ledger.core.errors import FixInput, NeedPermission
+from ledger.core.errors import EvidenceInvalid, FixInput, NeedPermission
 from ledger.core.pixels import PixelDigest
 from ledger.core.records import AcquisitionRecord, CustodyRecord, Record, SignedRecord, SyntheticRecord
 from ledger.core.typeddata import Domain
 
 NO_RECORD = bytes(32)
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,11 @@ class Journal(Protocol):
     def tail(self, key: bytes) -> tuple[int, bytes] | None:
         """The (counter, record id) of the key's newest record."""
 
-    def by_content(self, key: bytes, type_name: str, contents: Sequence[bytes]) -> Mapping[bytes, tuple[int, bytes]]:
-        """content -> (counter, record id) of those that the key has signed already in a record of this type."""
+    def by_content(
+        self, key: bytes, type_name: str, contents: Sequence[bytes], own: Mapping[str, Any] = NOTHING
+    ) -> Mapping[bytes, tuple[int, bytes]]:
+        """content -> (counter, record id) of those that the key has signed already in a record of this type with an image and
+        these members of its own."""
 
     def synthetic(self, digests: Sequence[str]) -> Mapping[str, str]:
         """pixel digest -> generator, of those that are declared synthetic here."""
@@ -168,15 +173,19 @@ class Sealer:
     ) -> Receipt:
         """Signs how `child` was made from sealed images: its kept items have the first parent's salts.
 
-        Raises FixInput naming each item that differs from the first parent's though the statement does not say so, or may not.
+        Raises FixInput naming each item that differs from the first parent's though the statement does not say so, or may not;
+        NeedPermission where the child's pixels are declared synthetic here and no parent is.
         """
-        secret = self._journal.study_secrets([child.study])[child.study]
         _refuse_false(child, parents[0], statement)
-        kept = {name: parents[0].salts.salt(name) for name in content.ITEMS if name not in statement.changed}
         ids = tuple(parent.record_id for parent in parents)
-        own = {"parents": ids, "action": statement.action, "statement": statement.text()}
         generator = next((parent.generator for parent in parents if parent.generator), None)
-        key = content.derived_key(secret, ids[0], str(child.digest), child.instance)
+        if generator is None:
+            self._refuse_synthetic([child])
+        secret = self._journal.study_secrets([child.study])[child.study]
+        kept = {name: parents[0].salts.salt(name) for name in content.ITEMS if name not in statement.changed}
+        key = content.derived_key(secret, ids[0], child.values())
+        bound = statement.with_salts(key, b"".join(kept.values()))
+        own = {"parents": ids, "action": bound.action, "statement": bound.text()}
         draft = _Draft(CustodyRecord, own=own, generator=generator, image=_Image.of(child, secret, key, kept))
         return self._sign([draft], beacon, beacon_time)[0]
 
@@ -195,7 +204,8 @@ class Sealer:
         if not drafts:
             return []
         images = [draft.content for draft in drafts if draft.image is not None]
-        known = dict(self._journal.by_content(self._signer.key, drafts[0].kind.TYPE, images)) if images else {}
+        asked = (self._signer.key, drafts[0].kind.TYPE, images, drafts[0].own)
+        known = dict(self._journal.by_content(*asked)) if images else {}
         tail = self._journal.tail(self._signer.key)
         counter, previous = (tail[0] + 1, tail[1]) if tail else (0, NO_RECORD)
         claimed = max(int(self._clock()), beacon_time)
@@ -207,6 +217,7 @@ class Sealer:
                 continue
             head = (draft.content, draft.profile, self._signer.key, counter, previous, claimed, beacon.number, beacon.hash)
             record = draft.kind(*head, **draft.own)
+            _refuse_malformed(record)
             record_id = record.id(self._domain)
             written.append(draft.written(SignedRecord(record, self._signer.sign(record_id)), record_id))
             receipts.append(Receipt(record_id, counter, is_new=True))
@@ -218,7 +229,7 @@ class Sealer:
         return receipts
 
     def _refuse_synthetic(self, images: Sequence[Sealable]) -> None:
-        found = self._journal.synthetic([str(image.digest) for image in images])
+        found = self._journal.synthetic([str(one) for image in images for one in (image.digest, image.decoded) if one])
         if found:
             names = ", ".join(sorted(set(found.values())))
             raise NeedPermission(
@@ -282,6 +293,15 @@ class _Draft:
             image.kept,
             self.generator,
         )
+
+
+def _refuse_malformed(record: Record) -> None:
+    """Nothing is signed that no verifier would read."""
+    if isinstance(record, CustodyRecord):
+        try:
+            Statement.of(record)
+        except EvidenceInvalid as error:
+            raise FixInput(f"no such record is signed: {error}") from error
 
 
 def changed_items(child: Sealable, parent: Opening) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def replay(name: str, case: dict, cases: list[dict]) -> None:
         names = case["values"]["PixelData"], case["values"]["SOPInstanceUID"]
         kept = {}
         if "parent" in case:
-            key = content.derived_key(secret, octets(case["parent"]), *names)
+            key = content.derived_key(secret, octets(case["parent"]), case["values"])
             theirs = content.Salts(from_b64(case["parent_image_key"]))
             kept = {item: theirs.salt(item) for item in content.ITEMS if item not in case["changed"]}
         else:

@@ -46,11 +46,17 @@ def image_key(study_secret: bytes, pixel_digest: str, sop_instance_uid: str) -> 
     return hmac.digest(study_secret, message, "sha256")[:SALT_SIZE]
 
 
-def derived_key(study_secret: bytes, parent: bytes, pixel_digest: str, sop_instance_uid: str) -> bytes:
-    """The 16-byte key of the salts of an image that was made from the record `parent`: never the parent's own image key, even
-    in the same study with the same pixels and UID."""
-    message = b"scanseal/derived\0" + parent + pixel_digest.encode() + b"\0" + sop_instance_uid.encode()
-    return hmac.digest(study_secret, message, "sha256")[:SALT_SIZE]
+def derived_key(study_secret: bytes, parent: bytes, values: Mapping[str, str | None]) -> bytes:
+    """The 16-byte key of the salts of an image that was made from the record `parent` and has these values (as `commit` takes
+    them): never the parent's own image key, and never that of another image made from it, even in the same study with the same
+    pixels and UID."""
+    unsalted = commit(values, Salts(bytes(SALT_SIZE), dict.fromkeys(ITEMS, bytes(SALT_SIZE))))
+    return hmac.digest(study_secret, b"scanseal/derived\0" + parent + unsalted.root, "sha256")[:SALT_SIZE]
+
+
+def salts_hash(key: bytes, kept: bytes) -> bytes:
+    """The 32 bytes by which a custody record's statement is bound to what opens its image: the image key and the kept salts."""
+    return hashlib.sha256(key + kept).digest()
 
 
 def find_key(study_secret: bytes) -> bytes:

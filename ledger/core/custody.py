@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
@@ -58,6 +57,7 @@ _REQUIRED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "secondary-capture": ("operation", "changed"),
     }
 )
+_OPTIONAL: Final = frozenset(("tool", "salts"))
 _MEAN = re.compile(r"(0|[1-9][0-9]{0,17})\.[0-9]{6}")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -65,7 +65,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 @dataclass(frozen=True)
 class Statement:
     """A custody record's statement. `members` are those of FORMAT.md §3.1, `changed` the items that need not be the
-    parent's."""
+    parent's; the `salts` of an image with content of its own may be missing while a statement is drafted, not in a record."""
 
     action: str
     members: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +78,22 @@ class Statement:
     @property
     def changed(self) -> tuple[str, ...]:
         return tuple(self.members.get("changed", ()))
+
+    @property
+    def has_own_content(self) -> bool:
+        """Whether the action makes an image with leaves and salts of its own."""
+        return self.action not in SAME_CONTENT
+
+    def with_salts(self, image_key: bytes, kept: bytes) -> Statement:
+        """The statement that is bound to what opens the image: damaged salts then show as damage of the evidence, not as a
+        difference of the image."""
+        return Statement(self.action, {**self.members, "salts": to_b64(content.salts_hash(image_key, kept))})
+
+    def is_opened_by(self, image_key: bytes, kept: bytes | None) -> bool:
+        """Whether these are the salts that the statement is bound to; without `salts` it is bound to none, and none are kept."""
+        if kept is None or "salts" not in self.members:
+            return kept is None and "salts" not in self.members
+        return from_b64(self.members["salts"]) == content.salts_hash(image_key, kept)
 
     @property
     def options(self) -> frozenset[deidentification.Option]:
@@ -109,10 +125,15 @@ class Statement:
     @classmethod
     def of(cls, record: CustodyRecord) -> Statement:
         """What a record states. Raises EvidenceInvalid (step custody) where it is not of FORMAT.md §3.1."""
-        if len(record.statement) > STATEMENT_LIMIT or not 1 <= len(record.parents) <= PARENT_LIMIT:
-            raise EvidenceInvalid("a custody record with too long a statement, or without parents", "custody")
+        if not 1 <= len(record.parents) <= PARENT_LIMIT:
+            raise EvidenceInvalid(f"a custody record has 1 to {PARENT_LIMIT} parents, not {len(record.parents)}", "custody")
         try:
-            statement = cls(record.action, strict_json(record.statement.encode()))
+            text = record.statement.encode()
+            if len(text) > STATEMENT_LIMIT:
+                raise FixInput(f"{len(text)} bytes, at most {STATEMENT_LIMIT} are read")
+            statement = cls(record.action, strict_json(text))
+            if statement.has_own_content and "salts" not in statement.members:
+                raise FixInput("salts missing")
         except (FixInput, UnicodeEncodeError) as error:
             raise EvidenceInvalid(f"a custody record's statement: {error}", "custody") from error
         if len(record.parents) > 1 and statement.operation not in SEVERAL_PARENTS:
@@ -136,7 +157,7 @@ def _check(action: str, members: Mapping[str, Any]) -> None:
         raise FixInput(f"operation is none of {', '.join(OPERATIONS)}")
     required = _REQUIRED.get(str(name), ())
     missing = [member for member in required if member not in members]
-    unknown = members.keys() - {*required, "tool"}
+    unknown = members.keys() - {*required, *_OPTIONAL}
     if missing or unknown:
         raise FixInput(f"{name}: {', '.join([*missing, *sorted(unknown)])} missing or unknown")
     for member, value in members.items():
@@ -160,7 +181,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
 
 
-def _is_key(value: object) -> bool:
+def _is_word(value: object) -> bool:
     try:
         return len(from_b64(value)) == 32
     except ValueError:
@@ -168,10 +189,7 @@ def _is_key(value: object) -> bool:
 
 
 def _is_mean(value: object) -> bool:
-    try:
-        return isinstance(value, str) and bool(_MEAN.fullmatch(value)) and Decimal(value).is_finite()
-    except InvalidOperation:
-        return False
+    return isinstance(value, str) and bool(_MEAN.fullmatch(value))
 
 
 _ITEM_ORDER: Final = {name: position for position, name in enumerate(content.ITEMS)}
@@ -180,7 +198,8 @@ _VALID: Final = MappingProxyType(
     {
         "tool": _is_text,
         "reason": _is_text,
-        "to": _is_key,
+        "to": _is_word,
+        "salts": _is_word,
         "transfer_syntax": lambda value: _is_text(value) and len(value) <= 64 and bool(_UID.fullmatch(value)),
         "profile": lambda value: value == PS3_15_BASIC,
         "options": lambda value: _is_ordered(value, _OPTION_ORDER),

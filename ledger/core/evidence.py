@@ -81,8 +81,8 @@ class RecordPart(_Part):
 
     @classmethod
     def of(cls, record: Record) -> RecordPart:
-        kind = None if isinstance(record, AcquisitionRecord) else record.TYPE
-        return cls(**vars(record), type=kind)  # type: ignore[arg-type]
+        kind = {} if isinstance(record, AcquisitionRecord) else {"type": record.TYPE}
+        return cls(**vars(record), **kind)  # type: ignore[arg-type]
 
     @cached_property
     def value(self) -> Record:
@@ -103,13 +103,13 @@ class RecordPart(_Part):
     @model_validator(mode="after")
     def _has_the_members_of_its_type(self) -> RecordPart:
         given = self.model_fields_set - _HEAD_MEMBERS
-        expected = _OWN_MEMBERS[self.type] if self.type is not None else frozenset()
-        if given != expected and {name for name in given if getattr(self, name) is not None} != expected:
+        expected = _OWN_MEMBERS[self.type] | {"type"} if self.type is not None else frozenset()
+        if given != expected:
             raise ValueError(f"the members are not those of a {self.type or AcquisitionRecord.TYPE}")
         return self
 
 
-_HEAD_MEMBERS: Final = frozenset(one.name for one in fields(Record)) | {"type"}
+_HEAD_MEMBERS: Final = frozenset(one.name for one in fields(Record))
 _OWN_MEMBERS: Final = {name: frozenset(one.name for one in fields(kind)) - _HEAD_MEMBERS for name, kind in TYPES.items()}
 
 
@@ -193,10 +193,13 @@ class Seal(_Part):
 
     @cached_property
     def salts(self) -> Salts:
-        """Raises EvidenceInvalid (step content or custody) where `kept` is not what the record keeps."""
+        """Raises EvidenceInvalid (step content or custody) where `image_key` and `kept` are not those that a custody record's
+        statement is bound to."""
         record = self.record.value
-        changed = Statement.of(record).changed if isinstance(record, CustodyRecord) else ()
-        return Salts.of_parts(self.image_key, self.kept, changed)
+        statement = Statement.of(record) if isinstance(record, CustodyRecord) else None
+        if not (self.kept is None if statement is None else statement.is_opened_by(self.image_key, self.kept)):
+            raise EvidenceInvalid("the salts are not those that the record is bound to", "content")
+        return Salts.of_parts(self.image_key, self.kept, statement.changed if statement else ())
 
 
 class RecordEntry(_Part):

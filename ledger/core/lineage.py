@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ledger.core import content
@@ -66,6 +65,10 @@ class Lineage:
         return next(filter(None, (link.standing.clock or link.early for link in self.links)), None)
 
     @property
+    def is_anchored(self) -> bool:
+        return all(link.standing.anchor is not None for link in self.links)
+
+    @property
     def is_settled(self) -> bool:
         return all(link.standing.is_settled for link in self.links)
 
@@ -86,30 +89,40 @@ class Lineage:
 
 def trace(evidence: Evidence, number: int, entry: Entry, standing: Standing) -> Lineage:
     """The lineage of a record that stands. Raises EvidenceInvalid where a parent is missing or proves nothing."""
-    links: list[Link] = []
-    known = {standing.record_id: (entry, standing)}
-    open_paths: list[tuple[bytes, tuple[bytes, ...]]] = [(standing.record_id, (standing.record_id,))]
-    while open_paths:
-        record_id, path = open_paths.pop()
-        child, child_standing = known[record_id]
-        parents: list[tuple[Entry, Standing]] = []
+    tracing = _Tracing(evidence, number, {standing.record_id: (entry, standing)}, {})
+    tracing.walk(standing.record_id)
+    return Lineage(tuple(tracing.links.values()))
+
+
+@dataclass(frozen=True)
+class _Tracing:
+    """A walk along parents, each record once. No way leads in a circle: a record names its parents by their hashes."""
+
+    evidence: Evidence
+    number: int
+    known: dict[bytes, tuple[Entry, Standing]]
+    links: dict[bytes, Link]
+
+    def walk(self, record_id: bytes) -> None:
+        """Adds a record's link and those of all that leads to it; the way along first parents comes first."""
+        child, standing = self.known[record_id]
         record = child.record.value
-        for parent_id in record.parents if isinstance(record, CustodyRecord) else ():
-            if parent_id in path:
-                raise EvidenceInvalid("the custody records run in a circle", "custody")
-            if parent_id not in known:
-                if len(known) == LENGTH_LIMIT:
-                    raise EvidenceInvalid(f"more than {LENGTH_LIMIT} custody records lead to one image", "custody")
-                parent = evidence.record(number, parent_id)
-                if parent is None or not isinstance(parent.record.value, IMAGE_TYPES):
-                    raise EvidenceInvalid("the evidence lacks the record of an image that this one was made from", "custody")
-                known[parent_id] = parent, stand(evidence, number, parent)
-            parents.append(known[parent_id])
-        # The way along first parents is walked first, so that the first origin in the list is its end.
-        open_paths += [(one.record_id, (*path, one.record_id)) for _, one in reversed(parents)]
-        if not any(link.standing.record_id == record_id for link in links):
-            links.append(_link(evidence, child, child_standing, parents))
-    return Lineage(tuple(links))
+        parent_ids = record.parents if isinstance(record, CustodyRecord) else ()
+        parents = [self._parent(parent_id) for parent_id in parent_ids]
+        self.links[record_id] = _link(self.evidence, child, standing, parents)
+        for parent_id in parent_ids:
+            if parent_id not in self.links:
+                self.walk(parent_id)
+
+    def _parent(self, record_id: bytes) -> tuple[Entry, Standing]:
+        if record_id not in self.known:
+            if len(self.known) == LENGTH_LIMIT:
+                raise EvidenceInvalid(f"more than {LENGTH_LIMIT} custody records lead to one image", "custody")
+            parent = self.evidence.record(self.number, record_id)
+            if parent is None or not isinstance(parent.record.value, IMAGE_TYPES):
+                raise EvidenceInvalid("the evidence lacks the record of an image that this one was made from", "custody")
+            self.known[record_id] = parent, stand(self.evidence, self.number, parent)
+        return self.known[record_id]
 
 
 def _link(evidence: Evidence, child: Entry, standing: Standing, parents: list[tuple[Entry, Standing]]) -> Link:
@@ -129,10 +142,8 @@ def _link(evidence: Evidence, child: Entry, standing: Standing, parents: list[tu
 def _false_items(statement: Statement, child: Entry, parent: Entry) -> tuple[str, ...]:
     """The items of which a receipt is false: kept and yet different, or changed where the action may not change them."""
     leaves = [content.opened(entry.leaf_hashes, entry.record.content) for entry in (child, parent)]
-    forbidden = set(statement.changed) - statement.allowed
-    return tuple(item for item in content.unequal(*leaves) if item not in statement.changed or item in forbidden) or tuple(
-        item for item in statement.changed if item in forbidden
-    )
+    false = set(statement.changed) - statement.allowed | set(content.unequal(*leaves)) - set(statement.changed)
+    return tuple(item for item in content.ITEMS if item in false)
 
 
 def _early(evidence: Evidence, child: Entry, standing: Standing, parent: Entry, parent_standing: Standing) -> str | None:
@@ -187,26 +198,64 @@ def _step(entry: Entry, standing: Standing | None, finding: FindingWord | None =
 def replay(evidence: Evidence, number: int, entry: Entry, standing: Standing) -> tuple[CustodyStep, ...]:
     """The steps that follow a record which leave the image as it is, and the approvals: the trail, in order, each with what
     is wrong with it. None of them changes the image's verdict."""
-    return tuple(_follow(evidence, number, entry, standing, {standing.record_id}))
+    trail = _Trail(evidence, number, {standing.record_id}, [])
+    trail.follow(entry, standing)
+    trail.add_loose(entry.record.content)
+    return tuple(trail.steps)
 
 
-def _follow(evidence: Evidence, number: int, parent: Entry, above: Standing, seen: set[bytes]) -> Iterator[CustodyStep]:
-    domain = evidence.trust.domain
-    followers = [(one.record.value.id(domain), one) for one in evidence.followers(number, above.record_id)]
-    unseen = {record_id: one for record_id, one in followers if record_id not in seen}
-    receipts = sum(1 for one in unseen.values() if _what(one) == "received")
-    for record_id, one in sorted(unseen.items(), key=lambda pair: _order(pair[1])):
-        if len(seen) == LENGTH_LIMIT:
-            return
-        seen.add(record_id)
-        if _makes_another_image(one, parent):
-            continue
-        standing, finding, detail = _stands(evidence, number, one)
-        if finding is None and standing is not None:
-            finding, detail = _trail_finding(evidence, one, standing, parent, above, receipts)
-        yield _step(one, standing, finding, detail)
-        if standing is not None:
-            yield from _follow(evidence, number, one, standing, seen)
+@dataclass(frozen=True)
+class _Trail:
+    """A walk along what follows a record: `seen` are the ids of the records that have had their turn."""
+
+    evidence: Evidence
+    number: int
+    seen: set[bytes]
+    steps: list[CustodyStep]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the step that is one too many is there: nothing comes after it."""
+        return len(self.steps) == LENGTH_LIMIT
+
+    def follow(self, parent: Entry, above: Standing) -> None:
+        """Adds the steps that follow a record, each with what follows it."""
+        domain = self.evidence.trust.domain
+        followers = {one.record.value.id(domain): one for one in self.evidence.followers(self.number, above.record_id)}
+        unseen = {record_id: one for record_id, one in followers.items() if record_id not in self.seen}
+        receipts = sum(1 for one in unseen.values() if _what(one) == "received")
+        for record_id, one in sorted(unseen.items(), key=lambda pair: _order(pair[1])):
+            if self.is_full:
+                return
+            if record_id in self.seen or _makes_another_image(one, parent):
+                continue
+            self.seen.add(record_id)
+            standing, finding, detail = _stands(self.evidence, self.number, one)
+            if finding is None and standing is not None:
+                finding, detail = _trail_finding(self.evidence, one, standing, parent, above, receipts)
+            self._add(one, standing, finding, detail)
+            if standing is not None:
+                self.follow(one, standing)
+
+    def add_loose(self, root: bytes) -> None:
+        """Adds the steps of an image with this content that follow a record which is not there."""
+        for one in self.evidence.bundles[self.number].entries:
+            record = one.record.value
+            if self.is_full:
+                return
+            if not isinstance(record, CustodyRecord) or record.content != root:
+                continue
+            if all(self.evidence.record(self.number, parent) for parent in record.parents):
+                continue
+            standing, finding, detail = _stands(self.evidence, self.number, one)
+            if finding is None:
+                finding, detail = "gap", "the record that it follows is not there"
+            self._add(one, standing, finding, detail)
+
+    def _add(self, entry: Entry, standing: Standing | None, finding: FindingWord | None, detail: str) -> None:
+        if len(self.steps) == LENGTH_LIMIT - 1:
+            finding, detail = "gap", f"more than {LENGTH_LIMIT - 1} steps: the rest was not looked at"
+        self.steps.append(_step(entry, standing, finding, detail))
 
 
 def _order(entry: Entry) -> tuple[int, int]:
@@ -228,6 +277,14 @@ def _stands(evidence: Evidence, number: int, entry: Entry) -> tuple[Standing | N
     return standing, "role" if standing.refused else None, standing.refused or ""
 
 
+def _recipient(transferred: CustodyRecord) -> bytes | None:
+    """To whom a transfer went; None where it does not say so."""
+    try:
+        return Statement.of(transferred).recipient
+    except EvidenceInvalid:
+        return None
+
+
 def _trail_finding(
     evidence: Evidence, entry: Entry, standing: Standing, parent: Entry, above: Standing, receipts: int
 ) -> tuple[FindingWord | None, str]:
@@ -243,24 +300,8 @@ def _trail_finding(
         return None, ""
     if not isinstance(before, CustodyRecord) or before.action != "transferred":
         return "gap", "received without a transfer to this holder"
-    if Statement.of(before).recipient != record.key:
+    if _recipient(before) != record.key:
         return "fork", "received by another holder than the one it was transferred to"
     if receipts > 1:
         return "fork", f"one transfer was received {receipts} times"
     return None, ""
-
-
-def gaps(evidence: Evidence, number: int) -> tuple[CustodyStep, ...]:
-    """The custody records and approvals of a bundle that follow a record which is not there."""
-    found = []
-    bundle = evidence.bundles[number]
-    for entry in bundle.entries:
-        record = entry.record.value
-        named = record.parents if isinstance(record, CustodyRecord) else ()
-        for one in (record.content,) if isinstance(record, Approval) else named:
-            if evidence.record(number, one) is None:
-                found.append(
-                    _step(entry, _stands(evidence, number, entry)[0], "gap", "the record that it follows is not there")
-                )
-                break
-    return tuple(found)

@@ -52,18 +52,19 @@ _PREFERENCE = (
 
 def verify(subject: Subject, evidence: Evidence) -> Verdict:
     """The custody verdict of one image. Raises nothing for bad evidence: that is a verdict, too (NOT_CHECKED)."""
-    verdicts = [_judge(subject, evidence, number, seal) for number, seal in evidence.candidates(subject)]
-    if not verdicts:
+    judged = [_judge(subject, evidence, number, seal) for number, seal in evidence.candidates(subject)]
+    if not judged:
         return _without_record(subject, evidence)
-    return min(verdicts, key=_rank)
+    return min(judged, key=lambda pair: pair[0])[1]
 
 
-def _rank(verdict: Verdict) -> float:
+def _rank(verdict: Verdict, lineage: Lineage | None = None) -> float:
     """Of several seals the best verdict counts; but this instance's own record before another's with the same pixels, and one
-    that is not on chain after all that are. Pixels that are declared synthetic make no patient's image, whoever seals them."""
-    if verdict.token is Token.MISMATCH and verdict.generator is not None:
+    that is not on chain, or comes from one that is not, after all that are. Pixels that are declared synthetic make no
+    patient's image, whoever seals them."""
+    if verdict.token is Token.MISMATCH and verdict.generator is not None and lineage is not None and lineage.is_settled:
         return _PREFERENCE.index(Token.DECLARED_SYNTHETIC) + 0.5
-    if verdict.token is Token.PENDING and verdict.block is None:
+    if verdict.token is Token.PENDING and (lineage is None or not lineage.is_anchored):
         return _PREFERENCE.index(Token.REVOKED) + 0.5
     if verdict.token is Token.MISMATCH and "SOPInstanceUID" in verdict.differing:
         return _PREFERENCE.index(Token.REVOKED) + 0.25
@@ -75,7 +76,8 @@ def not_checked(reason: str, exit_code: int = 7) -> Verdict:
     return Verdict(Token.NOT_CHECKED, (reason,), exit_code=exit_code)
 
 
-def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Verdict:
+def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> tuple[float, Verdict]:
+    """(rank, verdict): of several seals that match the lowest rank counts."""
     try:
         _check_profile(seal.record.profile)
         leaves = content.opened(seal.leaf_hashes, seal.record.content)  # 3
@@ -83,13 +85,15 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> Ver
         standing = stand(evidence, number, seal)  # 4 to 9
         lineage = trace(evidence, number, seal, standing)  # 10
         trail = replay(evidence, number, seal, standing)
-        return _Judgement(subject, seal, comparison, lineage, trail, evidence.facts.settled >= 0).verdict()
+        verdict = _Judgement(subject, seal, comparison, lineage, trail, evidence.facts.settled >= 0).verdict()
+        return _rank(verdict, lineage), verdict
     except EvidenceInvalid as error:
-        return not_checked(f"the evidence proves nothing ({error.step}): {error}")
+        verdict = not_checked(f"the evidence proves nothing ({error.step}): {error}")
     except Unreadable as error:
-        return not_checked(str(error))
+        verdict = not_checked(str(error))
     except (LedgerUnavailable, LedgerDisagrees) as error:
-        return not_checked(str(error), OUT_OF_REACH)
+        verdict = not_checked(str(error), OUT_OF_REACH)
+    return _rank(verdict), verdict
 
 
 def _check_profile(profile: str) -> None:
@@ -193,7 +197,7 @@ class _Judgement:
             record = link.entry.record.value
             if link.has_new_content and isinstance(record, CustodyRecord):
                 statement = Statement.of(record)
-                kept = "the pixels were kept" if content.PIXELS not in statement.changed else "the pixels were changed"
+                kept = "the pixels were changed" if _changes_pixels(statement) else "the pixels were kept"
                 yield f"{statement.operation} by {link.standing.holder.name}: {kept}; changed: {_listed(statement.changed)}"
 
     def _synthetic_note(self) -> tuple[str, ...]:
@@ -235,7 +239,7 @@ class _Judgement:
         """Whose word the pixels rest on, where a derivation changed them: that they come from the original is not proven."""
         for link in self.lineage.links:
             record = link.entry.record.value
-            if isinstance(record, CustodyRecord) and content.PIXELS in Statement.of(record).changed:
+            if isinstance(record, CustodyRecord) and _changes_pixels(Statement.of(record)):
                 return f"the pixels are what {link.standing.holder.name} sealed; how they came from the original is declared"
         return None
 
@@ -286,6 +290,11 @@ class _Judgement:
             return changed_tiles(self.seal.tiles.digest(profile), found)
         except FixInput:
             return ()
+
+
+def _changes_pixels(statement: Statement) -> bool:
+    """Whether another image may be shown as this one: either item of pixels opens to what is shown."""
+    return not {content.PIXELS, content.DECODED}.isdisjoint(statement.changed)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from ledger.core.errors import NeedPermission, Stop, TryLater
 from ledger.core.evidence import Tiles
 from ledger.core.records import Approval, CustodyRecord, Record
-from ledger.register import Sealed, Stated
+from ledger.register import NOTHING, Sealed, Stated
 from ledger.store.records import RecordReader, own_text, parts
 from ledger.store.schema import record, record_link, study
 
@@ -37,9 +37,12 @@ class JournalStore(RecordReader):
             raise NeedPermission(f"{len(redacted)} of these studies were redacted: their images are not sealed again")
         return {uid: found[token] for token, uid in wanted.items()}
 
-    def by_content(self, key: bytes, type_name: str, contents: Sequence[bytes]) -> Mapping[bytes, tuple[int, bytes]]:
+    def by_content(
+        self, key: bytes, type_name: str, contents: Sequence[bytes], own: Mapping[str, Any] = NOTHING
+    ) -> Mapping[bytes, tuple[int, bytes]]:
         known: dict[bytes, tuple[int, bytes]] = {}
         columns = record.c
+        text = own_text(own)
         with self._store.reading() as connection:
             for part in parts(contents):
                 rows = connection.execute(
@@ -47,6 +50,7 @@ class JournalStore(RecordReader):
                         columns.signer == key,
                         columns.type == type_name,
                         columns.leaves.is_not(None),
+                        columns.own.is_(None) if text is None else columns.own == text,
                         columns.content.in_(part),
                     )
                 )

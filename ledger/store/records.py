@@ -147,11 +147,11 @@ class RecordReader:
 
     def following(self, ids: Iterable[bytes]) -> list[StoredRecord]:
         """The records that name one of these: as a parent, or as what they approve."""
-        found: list[StoredRecord] = []
+        found: dict[int, StoredRecord] = {}
         for part in parts(list(ids)):
             numbers = select(record_link.c.number).where(record_link.c.target.in_(part))
-            found += self._records(select(record).where(record.c.number.in_(numbers)).order_by(record.c.number))
-        return found
+            found |= {stored.number: stored for stored in self._records(select(record).where(record.c.number.in_(numbers)))}
+        return [found[number] for number in sorted(found)]
 
     def ancestors(self, stored: Iterable[StoredRecord]) -> dict[bytes, StoredRecord]:
         """The records that these were made from, and theirs. Raises Stop where one is missing: the store is damaged."""

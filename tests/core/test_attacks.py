@@ -78,8 +78,12 @@ def test_the_bundle_that_the_attacks_start_from_is_authentic(curve):
     assert token_of(bundle, believed) is Token.AUTHENTIC
 
 
-@pytest.mark.parametrize("path", leaves_of(MADE["secp256k1"][0]), ids=lambda path: ".".join(map(str, path)))
-@pytest.mark.parametrize("curve", MADE)
+PLACES = [(curve, path) for curve, (bundle, _) in MADE.items() for path in leaves_of(bundle)]
+
+
+@pytest.mark.parametrize(
+    ("curve", "path"), PLACES, ids=lambda value: value if isinstance(value, str) else ".".join(map(str, value))
+)
 def test_a_bundle_with_any_bit_flipped_is_not_checked(curve, path):
     bundle, believed = MADE[curve]
     unneeded = path[0] == "states" and path[2] == "nodes"

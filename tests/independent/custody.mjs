@@ -1,5 +1,5 @@
 // What a custody record states, and what each action may change (FORMAT.md §3.1).
-import { Invalid, pieces, text } from "./bytes.mjs";
+import { Invalid, cat, pieces, same, sha256, text } from "./bytes.mjs";
 import { ATTRIBUTES, ITEMS, saltOf, typeOf } from "./records.mjs";
 import { strictJson } from "./strict.mjs";
 
@@ -55,7 +55,7 @@ const isNumber = (v) => typeof v === "bigint" && v >= 0n && v < 1n << 64n;
 const isPart = (all) => (v) => Array.isArray(v) && v.every((one, i) => all.includes(one) && (!i || all.indexOf(v[i - 1]) < all.indexOf(one)));
 const isKey = (v) => typeof v === "string" && Buffer.from(v, "base64url").length === 32 && Buffer.from(v, "base64url").toString("base64url") === v;
 const MEMBERS = {
-  tool: isText, reason: isText, to: isKey, maximum_error: isNumber, x: isNumber, y: isNumber,
+  tool: isText, reason: isText, to: isKey, salts: isKey, maximum_error: isNumber, x: isNumber, y: isNumber,
   transfer_syntax: (v) => typeof v === "string" && v.length <= 64 && /^[0-9]+(\.[0-9]+)*$/.test(v),
   profile: (v) => v === "ps3.15-basic",
   options: (v) => isPart(OPTIONS)(v) && !(v.includes(FULL) && v.includes(MODIFIED)),
@@ -63,10 +63,10 @@ const MEMBERS = {
   operation: (v) => typeof v === "string" && Object.hasOwn(OPERATIONS, v),
   mean_error: (v) => typeof v === "string" && /^(0|[1-9][0-9]{0,17})\.[0-9]{6}$/.test(v),
 };
-const REQUIRED = { transferred: ["to"], transcoded: ["transfer_syntax"], "de-identified": ["profile", "options", "changed"] };
+const REQUIRED = { transferred: ["to"], transcoded: ["transfer_syntax"], "de-identified": ["profile", "options", "changed", "salts"] };
 const OF_OPERATION = { "lossy-compression": ["maximum_error", "mean_error"], crop: ["x", "y"], correction: ["reason"] };
 
-/** {changed, allowed: lists of items, to} of a CustodyRecord. Throws where its statement is not one of §3.1. */
+/** {changed, allowed: lists of items, to, salts} of a CustodyRecord. Throws where its statement is not one of §3.1. */
 export function statementOf({ action, parents, statement }) {
   if (!Object.hasOwn(ACTIONS, action)) fail("an unknown action");
   if (text(statement).length > 65536) fail("the statement is too long");
@@ -74,22 +74,24 @@ export function statementOf({ action, parents, statement }) {
   if (members === null || typeof members !== "object" || Array.isArray(members)) fail("the statement is no object");
   const { operation } = members;
   if (action === "derived" && !MEMBERS.operation(operation)) fail("an unknown operation");
-  const required = action === "derived" ? ["operation", "changed", ...(OF_OPERATION[operation] ?? [])] : REQUIRED[action] ?? [];
+  const required = action === "derived" ? ["operation", "changed", "salts", ...(OF_OPERATION[operation] ?? [])] : REQUIRED[action] ?? [];
   for (const name of required) if (!(name in members)) fail(`no ${name}`);
   for (const [name, v] of Object.entries(members))
-    if (!(required.includes(name) || name === "tool") || !MEMBERS[name](v)) fail(`${name} is not what belongs there`);
+    if (!(required.includes(name) || name === "tool" || name === "salts") || !MEMBERS[name](v)) fail(`${name} is not what belongs there`);
   const several = action === "derived" && ["ai-result", "secondary-capture"].includes(operation);
   const most = several ? 64 : 1;
   if (!parents.length || parents.length > most) fail(`${parents.length} parents`);
   if (new Set(parents.map(String)).size < parents.length) fail("a parent twice");
-  return { changed: members.changed ?? [], allowed: allowed(action, members), to: members.to };
+  return { changed: members.changed ?? [], allowed: allowed(action, members), to: members.to, salts: members.salts };
 }
 
-/** The salts of a seal (§7): item -> 16 bytes. Throws where `kept` does not fit the record's statement. */
+/** The salts of a seal (§7): item -> 16 bytes. Throws where they are not those that the record's statement is bound to. */
 export function saltsOf({ record, image_key: key, kept }) {
-  const changed = typeOf(record) === "CustodyRecord" ? statementOf(record).changed : [];
+  const { changed, salts: bound } = typeOf(record) === "CustodyRecord" ? statementOf(record) : { changed: [] };
   const names = ITEMS.filter((item) => !changed.includes(item));
+  if (!kept !== !bound) throw new Invalid("content", "kept salts, or a statement of them, without the other");
   if (kept && kept.length !== 16 * names.length) throw new Invalid("content", `${kept.length} bytes of kept salts`);
+  if (kept && !same(sha256(cat(key, kept)), Buffer.from(bound, "base64url"))) throw new Invalid("content", "other salts than the signed ones");
   const salts = new Map(kept ? pieces(kept, 16).map((salt, i) => [names[i], salt]) : []);
   return (item) => salts.get(item) ?? saltOf(key, item);
 }

@@ -66,6 +66,7 @@ export function trace(view, bundle, entry, standing) {
 /** §10: the steps that follow an entry, in order: [action or type, finding or null]. */
 export function replay(view, bundle, entry, standing) {
   const seen = new Set([hex(standing.id)]), steps = [];
+  const add = (what, found) => steps.push([what, steps.length === MOST - 1 ? "gap" : found]);
   const order = ({ record, included }) => [included ? included.index : 1n << 64n, record.claimed_time];
   const follow = (before) => {
     const followers = new Map();
@@ -80,17 +81,24 @@ export function replay(view, bundle, entry, standing) {
       return x[at] < y[at] ? -1 : x[at] > y[at] ? 1 : 0;
     });
     for (const [id, one] of sorted) {
-      if (seen.size === MOST) return;
-      if (seen.has(id)) continue;
-      seen.add(id);
+      if (steps.length === MOST) return;
       const { record } = one, isCustody = typeOf(record) === "CustodyRecord";
-      if (isCustody && !keepsContent(record.action) && !same(record.content, before.entry.record.content)) continue;
+      if (seen.has(id) || (isCustody && !keepsContent(record.action) && !same(record.content, before.entry.record.content))) continue;
+      seen.add(id);
       const step = { entry: one, standing: standingOf(view, bundle, one) };
-      steps.push([isCustody ? record.action : typeOf(record), finding(view, step, before, receipts)]);
+      add(isCustody ? record.action : typeOf(record), finding(view, step, before, receipts));
       if (step.standing) follow(step);
     }
   };
   follow({ entry, standing });
+  for (const one of bundle.entries) {
+    const { record } = one;
+    if (steps.length === MOST) break;
+    if (typeOf(record) !== "CustodyRecord" || !same(record.content, entry.record.content)) continue;
+    if (record.parents.every((id) => entryOf(bundle, id, view.trust))) continue;
+    const found = standingOf(view, bundle, one);
+    add(record.action, !found || found.refused ? "role" : "gap");
+  }
   return steps;
 }
 

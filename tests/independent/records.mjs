@@ -2,7 +2,7 @@
 import { X509Certificate, createHmac } from "node:crypto";
 import { p256 } from "@noble/curves/p256";
 import { secp256k1 } from "@noble/curves/secp256k1";
-import { Invalid, big, cat, keccak, leafHash, same, sha256, text, unhex } from "./bytes.mjs";
+import { Invalid, big, cat, keccak, leafHash, same, sha256, text, treeRoot, unhex } from "./bytes.mjs";
 
 export const ATTRIBUTES = `PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex
   StudyInstanceUID StudyDate StudyTime AccessionNumber SeriesInstanceUID Modality SOPClassUID SOPInstanceUID InstanceNumber ImageType
@@ -16,8 +16,9 @@ export const ITEMS = ["PixelData", "DecodedPixels", ...ATTRIBUTES];
 const hmac = (key, message) => new Uint8Array(createHmac("sha256", key).update(message).digest());
 
 export const imageKey = (secret, digest, instance) => hmac(secret, text(`scanseal/image\0${digest}\0${instance}`)).subarray(0, 16);
-export const derivedKey = (secret, parent, digest, instance) =>
-  hmac(secret, cat(text("scanseal/derived\0"), parent, text(`${digest}\0${instance}`))).subarray(0, 16);
+/** Of an image that was made from others: `values` item -> value. */
+export const derivedKey = (secret, parent, values) =>
+  hmac(secret, cat(text("scanseal/derived\0"), parent, treeRoot(ITEMS.map((item) => itemLeaf(new Uint8Array(16), item, values[item] ?? null))))).subarray(0, 16);
 export const findKey = (secret) => hmac(secret, text("scanseal/find"));
 export const token = (key, item, value) => hmac(key, text(`${item}\0${value}`)).subarray(0, 8);
 

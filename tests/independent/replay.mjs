@@ -75,7 +75,7 @@ const KINDS = {
   },
   "records/content": (c) => {
     const secret = unhex(c.study_secret.slice(2)), { values } = c, names = [values.PixelData, values.SOPInstanceUID];
-    const key = c.parent ? derivedKey(secret, unhex(c.parent.slice(2)), ...names) : imageKey(secret, ...names);
+    const key = c.parent ? derivedKey(secret, unhex(c.parent.slice(2)), values) : imageKey(secret, ...names);
     const kept = c.parent ? ITEMS.filter((item) => !c.changed.includes(item)) : [], parentKey = c.parent && Buffer.from(c.parent_image_key, "base64url");
     const salt = (item) => saltOf(kept.includes(item) ? parentKey : key, item);
     const leaves = ITEMS.map((item) => itemLeaf(salt(item), item, values[item] ?? null));

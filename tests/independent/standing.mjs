@@ -9,13 +9,14 @@ import { header, storage } from "./trie.mjs";
 export class OutOfReach extends Error {}
 const fail = (step, message) => { throw new Invalid(step, message); };
 
-export const idOf = (record, trust) => recordId(record, trust.chain_id, trust.anchor_log.address);
-
 /** What `make` gives, made once for each object. */
 function once(make) {
   const made = new WeakMap();
   return (object, ...more) => made.get(object) ?? made.set(object, make(object, ...more)).get(object);
 }
+
+/** A record's id in the trust file's domain. */
+export const idOf = once((record, trust) => recordId(record, trust.chain_id, trust.anchor_log.address));
 
 // ---- step 4: who signed ----
 

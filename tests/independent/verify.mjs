@@ -19,11 +19,18 @@ const fail = (step, message) => { throw new Invalid(step, message); };
 const verdict = (token, reason, more = {}) =>
   ({ verdict: token, exit_code: EXIT[token], reasons: [reason], differing: [], custody: [], sealed_between: [null, null], ...more });
 
+/** What was read last: many images may ask for the same evidence. */
+let last = {};
+
 /** The custody verdict of one image. A trust file that is no trust file: verdict null, exit code 2. */
 export function verify({ subject, trustToml, bundleJson, facts = {} }) {
   let trust, bundles;
-  try { trust = parseTrust(trustToml); } catch (error) { return { ...verdict(null, error.message), exit_code: 2 }; }
-  try { bundles = [bundleJson ?? []].flat().map(parseBundle); } catch (error) { return invalid(error); }
+  if (last.trustToml !== trustToml || last.bundleJson !== bundleJson) {
+    try { trust = parseTrust(trustToml); } catch (error) { return { ...verdict(null, error.message), exit_code: 2 }; }
+    try { bundles = [bundleJson ?? []].flat().map(parseBundle); } catch (error) { return invalid(error); }
+    last = { trustToml, bundleJson, trust, bundles };
+  }
+  ({ trust, bundles } = last);
   const view = { subject, trust, facts, bundles };
   const verdicts = bundles.flatMap((bundle) => candidates(bundle, subject).map((seal) => judge(view, bundle, seal)));
   verdicts.sort((a, b) => rank(a) - rank(b));
@@ -31,9 +38,9 @@ export function verify({ subject, trustToml, bundleJson, facts = {} }) {
 }
 
 /** Synthetic pixels make nobody's image; this instance's own record comes before another's with the same pixels; one that is not on
- * chain after all that are. */
-function rank({ verdict: token, differing, isSynthetic, isAnchored }) {
-  if (token === "MISMATCH" && isSynthetic) return -1;
+ * chain, or comes from one that is not, after all that are. */
+function rank({ verdict: token, differing, isSynthetic, isAnchored, isSettled }) {
+  if (token === "MISMATCH" && isSynthetic && isSettled) return BEST_FIRST.indexOf("DECLARED_SYNTHETIC") + 0.5;
   if (token === "MISMATCH" && differing.includes("SOPInstanceUID")) return BEST_FIRST.indexOf("REVOKED") + 0.25;
   return token === "PENDING" && !isAnchored ? BEST_FIRST.indexOf("REVOKED") + 0.5 : BEST_FIRST.indexOf(token);
 }
@@ -114,14 +121,14 @@ function judge(view, bundle, seal) {
     const first = lineage.find(({ entry }) => typeOf(entry.record) !== "CustodyRecord").standing;
     const isSynthetic = lineage.some(({ entry }) => typeOf(entry.record) === "SyntheticRecord");
     const more = { differing, custody, sealed_between: first.bracket.map((time) => (time === null ? null : Number(time))),
-      isSynthetic, isAnchored: standing.isAnchored };
+      isSynthetic, isAnchored: lineage.every((link) => link.standing.isAnchored), isSettled: lineage.every((link) => link.standing.settled) };
     const refused = lineage.map((link) => link.standing.refused).find(Boolean);
     if (refused) return verdict("REVOKED", refused, more);
     if (!pixels) return verdict("ALTERED", "the pixels differ", more);
     if (falsehoods.some((item) => !ATTRIBUTES.includes(item))) return verdict("ALTERED", "a receipt is false of the pixels", more);
     if (differing.length) return verdict("MISMATCH", `${differing.join(", ")} differ`, more);
     if (lineage.some((link) => link.standing.clock || link.isEarly)) return verdict("MISMATCH", "a claimedTime is contradicted", more);
-    if (!lineage.every((link) => link.standing.settled)) return verdict("PENDING", "not settled yet", more);
+    if (!more.isSettled) return verdict("PENDING", "not settled yet", more);
     if (isSynthetic) return verdict("DECLARED_SYNTHETIC", "generated", more);
     return lineage.some((link) => link.isNew) ? verdict("DERIVED", "derived from what was sealed", more) : verdict("AUTHENTIC", "sealed", more);
   } catch (error) {

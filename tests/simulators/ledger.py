@@ -220,13 +220,14 @@ class World:
         own (by default those that the statement names), `parents` other record ids."""
         digest = child.digests["px1-sha256"]
         parent_id = parent.record.value.id(self.domain)
-        key = content.derived_key(self.study_secret, parent_id, str(digest), child.instance)
+        values = dict(child.attributes) | {content.PIXELS: str(digest)}
+        key = content.derived_key(self.study_secret, parent_id, values)
         named = statement.changed if changed is None else changed
         salts = parent.salts if isinstance(parent, Seal) else content.Salts(bytes(16))
         kept = {name: salts.salt(name) for name in content.ITEMS if name not in named}
-        values = dict(child.attributes) | {content.PIXELS: str(digest)}
         commitment = content.commit(values, content.Salts(key, kept))
-        own = {"parents": parents or (parent_id,), "action": statement.action, "statement": statement.text()}
+        bound = statement.with_salts(key, b"".join(kept.values()))
+        own = {"parents": parents or (parent_id,), "action": statement.action, "statement": bound.text()}
         profile = f"px1-sha256/{content.ATTRIBUTE_LIST}"
         signed = self._sign(CustodyRecord, commitment.root, profile, own, signer, in_log, changes)
         find = content.Finder(content.find_key(self.study_secret))

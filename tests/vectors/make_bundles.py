@@ -104,9 +104,9 @@ def _derived_content(secret: bytes) -> Case:
     child = make_subject(PatientName="S01", PatientID="S01", SOPInstanceUID="1.9")
     digest, record_id = str(child.digests["px1-sha256"]), b"\5" * 32
     theirs = content.image_key(secret, digest, parent.instance)
-    key = content.derived_key(secret, record_id, digest, child.instance)
-    kept = {item: content.Salts(theirs).salt(item) for item in content.ITEMS if item not in changed}
     values = dict(child.attributes) | {content.PIXELS: digest}
+    key = content.derived_key(secret, record_id, values)
+    kept = {item: content.Salts(theirs).salt(item) for item in content.ITEMS if item not in changed}
     sealed = content.commit(values, content.Salts(key, kept))
     return {
         "name": "derived",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 
@@ -13,8 +13,9 @@ from ledger.core import content, evidence
 from ledger.core.certificates import parse
 from ledger.core.custody import OPERATIONS, Statement, transferred
 from ledger.core.evidence import Entry, RecordEntry, RecordPart, Seal
-from ledger.core.records import CustodyRecord, ManifestRecord, Record, Role, SignedRecord
+from ledger.core.records import ManifestRecord, Record, Role, SignedRecord
 from ledger.core.search import Subject
+from ledger.core.strict import from_b64, to_b64
 from ledger.core.trust import KeyNotice, Trust
 from ledger.keys.signers import SoftwareSigner
 from tests.core.conftest import make_subject
@@ -22,17 +23,9 @@ from tests.simulators.ledger import START, World
 from tests.vectors.make_statements import CHANGED, DEIDENTIFY, NEW_PIXELS, derived
 
 Case = dict[str, Any]
+AnyEntry = TypeVar("AnyEntry", Seal, RecordEntry)
 Step = list[str | None]
 """What a verifier replays of a step: action (or type of the record) and finding."""
-
-
-def unchecked(action: str, text: str) -> Statement:
-    """A statement that nobody would make: `action` and `text` go into the record as they are."""
-    statement = object.__new__(Statement)
-    object.__setattr__(statement, "action", action)
-    object.__setattr__(statement, "members", {})
-    object.__setattr__(statement, "text", lambda: text)
-    return statement
 
 
 class Journey:
@@ -94,6 +87,11 @@ class Journey:
         entry = self.world.step(parent, statement, signer=signer, **more).model_copy(update={"leaves": None})
         self.records.append(entry)
         return entry
+
+    def resigned(self, entry: AnyEntry, signer: SoftwareSigner, **changes: Any) -> AnyEntry:
+        """The entry with another record, which nobody honest would sign."""
+        signed = self.sign(replace(entry.record.value, **changes), signer)
+        return entry.model_copy(update={"record": RecordPart.of(signed.record), "signature": signed.signature})
 
     def sign(self, record: Record, signer: SoftwareSigner) -> SignedRecord:
         """A record that the world has no method for, as the key's next one, in the log."""
@@ -213,6 +211,9 @@ def _synthetic(at: Journey) -> None:
     at.derive(result, seal, derived("window", *NEW_PIXELS, "RescaleIntercept"))
     at.expect("derived from what was generated", "DECLARED_SYNTHETIC", 9, result)
 
+    twin = replace(made, attributes=dict(made.attributes) | {"PatientID": "SYN2"})
+    at.seals.append(at.world.synthesise(twin, "a model", signer=at.maker))
+    at.expect("generated, beside another image with the same pixels", "DECLARED_SYNTHETIC", 9, made)
     patient = replace(made, attributes=dict(made.attributes) | {"PatientID": "4711"})
     at.expect("generated pixels as a patient's", "MISMATCH", 1, patient, differing=("PatientID",))
     sealed = replace(made, attributes=dict(made.attributes) | {"PatientID": "4712"})
@@ -308,34 +309,24 @@ def _broken(at: Journey) -> None:
     beacon = world.time_of(3) + 1, 3, world.hash_of(3)
     listed = at.sign(ManifestRecord(b"\1" * 32, "manifest-1", bytes(32), 0, bytes(32), *beacon, "heartbeat", 0), at.cro)
     at.records.append(RecordEntry(record=RecordPart.of(listed.record), signature=listed.signature))
-    basic = '{"profile":"ps3.15-basic","changed":["PatientID","SOPInstanceUID"],"options":'
-    texts: dict[str, tuple[str, str]] = {
-        "an unknown member": ("de-identified", basic + '[],"more":1}'),
-        "an option that is none": ("de-identified", basic + '["clean-pixel-data"]}'),
-        "an unknown action": ("forwarded", "{}"),
-        "no JSON": ("derived", "{"),
+    wrong: dict[str, dict[str, Any]] = {
+        "a statement with an unknown member": {"statement": {"more": 1}},
+        "a statement with an option that is none": {"statement": {"options": ["clean-pixel-data"]}},
+        "a statement of other salts": {"statement": {"salts": to_b64(b"\3" * 32)}},
+        "a statement that is no JSON": {"statement": "{"},
+        "an unknown action": {"action": "forwarded"},
+        "a parent that is not there": {"parents": (b"\7" * 32,)},
+        "a manifest as parent": {"parents": (listed.record.id(domain),)},
+        "two parents where one belongs": {"parents": tuple(seal.record.value.id(domain) for seal in at.seals[:2])},
+        "no parent": {"parents": ()},
     }
-    for name, (action, text) in texts.items():
-        original = at.image()
-        child = at.child(original)
-        at.derive(child, at.parent(original), unchecked(action, text), changed=("PatientID", "SOPInstanceUID"))
-        kept = {"kept": None, "image_key": at.seals[-1].image_key}
-        at.seals[-1] = at.seals[-1].model_copy(update=kept)
-        at.expect(f"a statement with {name}", "NOT_CHECKED", 7, child)
-    for name, ids in (
-        ("a parent that is not there", (b"\7" * 32,)),
-        ("a manifest as parent", (listed.record.id(domain),)),
-        ("two parents where one belongs", (at.seals[0].record.value.id(domain), at.seals[1].record.value.id(domain))),
-        ("no parent", ()),
-    ):
+    for name, changes in wrong.items():
         original = at.image()
         child = at.child(original)
         seal = at.world.derive(child, at.parent(original), DEIDENTIFY, signer=at.gateway, in_log=False)
-        record = seal.record.value
-        if not isinstance(record, CustodyRecord):
-            raise TypeError("a derived image has a custody record")
-        signed = at.sign(replace(record, parents=ids), at.gateway)
-        at.seals.append(seal.model_copy(update={"record": RecordPart.of(signed.record), "signature": signed.signature}))
+        if isinstance(changes.get("statement"), dict):
+            changes = {"statement": json.dumps(json.loads(seal.record.statement or "") | changes["statement"])}
+        at.seals.append(at.resigned(seal, at.gateway, **changes))
         at.expect(name, "NOT_CHECKED", 7, child)
     original = at.image()
     at.derive(original, at.parent(original), Statement("stored"), profile="px1-blake3/attributes-1")
@@ -378,7 +369,8 @@ def _trails(at: Journey) -> None:
 
     image, seal = sealed()
     at.step(seal, Statement("stored"), at.gateway, content=b"\5" * 32)
-    at.step(seal, unchecked("stored", '{"more":1}'), at.gateway)
+    stored = at.world.step(seal, Statement("stored"), signer=at.gateway, in_log=False)
+    at.list(at.resigned(stored, at.gateway, statement='{"more":1}'))
     trail = (["stored", "content"], ["stored", "content"])
     at.expect("trail: another content, and a statement that is none", "AUTHENTIC", 0, image, custody=trail)
 
@@ -418,8 +410,15 @@ def _damaged(first: Case, bundle: evidence.Bundle) -> list[Case]:
         found: Case = copied["seals"][0]
         return found
 
+    def flipped(data: str) -> str:
+        octets = from_b64(data)
+        return to_b64(bytes([octets[0] ^ 1]) + octets[1:])
+
     damages: dict[str, Callable[[Case], Any]] = {
         "kept salts, one too few": lambda all_: seal(all_).update(kept=seal(all_)["kept"][:-22]),
+        "a kept salt": lambda all_: seal(all_).update(kept=flipped(seal(all_)["kept"])),
+        "the image key": lambda all_: seal(all_).update(image_key=flipped(seal(all_)["image_key"])),
+        "no kept salts": lambda all_: seal(all_).pop("kept"),
         "no parent": lambda all_: all_["records"].pop(0),
         "the parent's leaves": lambda all_: all_["records"][0].pop("leaves"),
         "the statement": lambda all_: seal(all_)["record"].update(statement=seal(all_)["record"]["statement"] + " "),

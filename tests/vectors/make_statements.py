@@ -16,6 +16,7 @@ CHANGED = ("PatientName", "PatientID", "SOPInstanceUID")
 DEIDENTIFY = Statement("de-identified", {"profile": "ps3.15-basic", "options": [], "changed": list(CHANGED)})
 NEW_PIXELS = ("PixelData", "SOPInstanceUID")
 ORDER = {name: position for position, name in enumerate(content.ITEMS)}
+SALTS = {"salts": to_b64(b"\3" * 32)}
 EXTRA: dict[str, dict[str, Any]] = {
     "lossy-compression": {"maximum_error": 3, "mean_error": "0.250000"},
     "crop": {"x": 0, "y": 64},
@@ -30,7 +31,7 @@ def derived(operation: str, *changed: str, **more: Any) -> Statement:
 
 
 def statements() -> list[Case]:
-    """Statements of custody records: what each names as changed, and what its action may change; or `custody`: none."""
+    """Statements as records have them: what each names as changed, and what its action may change; or `custody`: none."""
     cases: list[Case] = []
 
     def add(name: str, action: str, members: Any, *, parents: int = 1, valid: bool = True) -> None:
@@ -51,11 +52,12 @@ def statements() -> list[Case]:
         "transcoded",
         {"transfer_syntax": "1.2.840.10008.1.2.4.90", "tool": "gdcm 3.0 \u00e9\U0001f600"},
     )
+    add("stored, with the salts of an image of its own", "stored", SALTS)
     for operation in OPERATIONS:
-        add(operation, "derived", dict(derived(operation, *NEW_PIXELS).members))
+        add(operation, "derived", dict(derived(operation, *NEW_PIXELS, **SALTS).members))
     for name in ("ai-result", "secondary-capture"):
-        add(f"{name} of 64", "derived", dict(derived(name).members), parents=64)
-    basic: Case = {"profile": "ps3.15-basic", "options": [], "changed": list(CHANGED)}
+        add(f"{name} of 64", "derived", dict(derived(name, **SALTS).members), parents=64)
+    basic: Case = {"profile": "ps3.15-basic", "options": [], "changed": list(CHANGED)} | SALTS
     impossible = [option for option in Option if _is_impossible(option)]
     for option in sorted(Option):
         add(f"option {option}", "de-identified", basic | {"options": [str(option)]}, valid=option not in impossible)
@@ -75,7 +77,9 @@ def _is_impossible(option: Option) -> bool:
 
 
 def _wrong_statements(basic: Case) -> list[Case]:
-    crop, lossy = dict(derived("crop").members), dict(derived("lossy-compression").members)
+    crop, lossy, correction, result = (
+        dict(derived(operation, **SALTS).members) for operation in ("crop", "lossy-compression", "correction", "ai-result")
+    )
     to = {"to": to_b64(b"\2" * 32)}
     full, modified = str(Option.RETAIN_LONGITUDINAL_FULL_DATES), str(Option.RETAIN_LONGITUDINAL_MODIFIED_DATES)
     wrong: dict[str, tuple[str, Any, int]] = {
@@ -90,10 +94,13 @@ def _wrong_statements(basic: Case) -> list[Case]:
         "no parents": ("stored", {}, 0),
         "two parents": ("stored", {}, 2),
         "two parents of a crop": ("derived", crop, 2),
-        "65 parents": ("derived", dict(derived("ai-result").members), 65),
+        "65 parents": ("derived", result, 65),
+        "no salts": ("derived", {name: value for name, value in crop.items() if name != "salts"}, 1),
+        "no salts of a de-identified image": ("de-identified", {n: value for n, value in basic.items() if n != "salts"}, 1),
+        "salts of 31 bytes": ("derived", crop | {"salts": to_b64(b"\3" * 31)}, 1),
         "an unknown operation": ("derived", crop | {"operation": "sharpen"}, 1),
-        "no operation": ("derived", {"changed": []}, 1),
-        "an operation that is a list": ("derived", {"operation": ["crop"], "changed": []}, 1),
+        "no operation": ("derived", SALTS | {"changed": []}, 1),
+        "an operation that is a list": ("derived", SALTS | {"operation": ["crop"], "changed": []}, 1),
         "an operation for an action": ("crop", crop, 1),
         "a crop without y": ("derived", {name: value for name, value in crop.items() if name != "y"}, 1),
         "a fraction": ("derived", json.dumps(crop).replace('"x": 0', '"x": 0.0'), 1),
@@ -112,7 +119,7 @@ def _wrong_statements(basic: Case) -> list[Case]:
         "a tool of 1025 characters": ("stored", {"tool": "x" * 1025}, 1),
         "a tool with a line feed": ("stored", {"tool": "a\nb"}, 1),
         "a tool with a no-break space": ("stored", {"tool": "a\u00a0b"}, 1),
-        "an empty reason": ("derived", dict(derived("correction").members) | {"reason": ""}, 1),
+        "an empty reason": ("derived", correction | {"reason": ""}, 1),
         "another profile": ("de-identified", basic | {"profile": "ps3.15-full"}, 1),
         "an option that is none": ("de-identified", basic | {"options": ["retain-everything"]}, 1),
         "options in another order": ("de-identified", basic | {"options": ["retain-uids", "clean-graphics"]}, 1),
@@ -133,4 +140,4 @@ def _wrong_statements(basic: Case) -> list[Case]:
         ids = ["0x" + bytes([number] * 32).hex() for number in range(1, parents + 1)]
         cases.append({"name": name, "expect": "custody", "action": action, "parents": ids, "statement": text})
     twice = {"name": "a parent twice", "expect": "custody", "action": "derived", "parents": ["0x" + "01" * 32] * 2}
-    return [*cases, {**twice, "statement": json.dumps(dict(derived("ai-result").members))}]
+    return [*cases, {**twice, "statement": json.dumps(result)}]
