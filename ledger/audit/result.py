@@ -40,8 +40,8 @@ Kind = Literal[
 class Finding:
     """One exception, with its evidence. `detail` is the verifier's own English sentence, quoted in every language.
 
-    `parameters` fill the sentence of the kind (`counter`, `device`, `count` ...); nothing here names a patient: `subject` is the
-    trial's pseudonym.
+    `parameters` fill the sentence of the kind (`counter`, `device`, `count` ...); nothing here names a patient: `subject` is
+    the trial's pseudonym.
     """
 
     kind: Kind
@@ -57,6 +57,27 @@ class Finding:
     def is_restricted(self) -> bool:
         """Whether it may unblind a reader, so that only the roles that the trial names may see it."""
         return self.kind in ("withheld_declared", "withheld_counter")
+
+
+RowStatus = Literal["listed", "other_record", "unexpected", "unreadable", "missing", "withheld"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of the audit: one that is there (`path`), or one that is listed and is not (`path` None).
+
+    `sealed_between` are two block times in seconds since 1970 (None: not proven).
+    """
+
+    path: str | None
+    subject: str | None
+    visit: str | None
+    verdict: str | None
+    status: RowStatus
+    record_id: str | None
+    device: str | None
+    sealed_between: tuple[int | None, int | None]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
