@@ -97,10 +97,12 @@ class DeviceNotice(_Part):
 
 
 class Policy(_Part):
-    """How strict a verdict is. `finality`: the chain's word for a block that counts; `clock_tolerance_s`: a device's clock."""
+    """How strict a verdict is. `finality`: the chain's word for a block that counts; `clock_tolerance_s`: a device's clock;
+    `approvals`: persons who must approve a manifest."""
 
     finality: Literal["included", "safe", "final"] = "final"
     clock_tolerance_s: Annotated[int, Field(ge=0)] = 300
+    approvals: Annotated[int, Field(ge=0)] = 0
 
 
 class Trust(_Part):

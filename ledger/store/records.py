@@ -145,6 +145,10 @@ class RecordReader:
         """content -> the first record here that has the leaves of an image with it."""
         return self._by(record.c.content, contents, lambda stored: stored.signed.record.content, record.c.leaves.is_not(None))
 
+    def with_content(self, value: bytes) -> list[StoredRecord]:
+        """The records of any type with this content."""
+        return self._records(select(record).where(record.c.content == value).order_by(record.c.number))
+
     def following(self, ids: Iterable[bytes]) -> list[StoredRecord]:
         """The records that name one of these: as a parent, or as what they approve."""
         found: dict[int, StoredRecord] = {}

@@ -38,7 +38,12 @@ class Holdings:
         self._hashes = {profile.partition("-")[2] for profile in records.profiles()} or {"sha256"}
 
     def held(self, image: Image) -> Held:
-        """The record of exactly this image, the newest of its trail. Raises FixInput where there is none here."""
+        """Exactly this image with the newest record of its trail. Raises FixInput where there is none here."""
+        read, stored = self.sealed(image)
+        return Held(read, self._newest(stored))
+
+    def sealed(self, image: Image) -> tuple[Sealable, StoredRecord]:
+        """Exactly this image, as its record's hash reads it, and the record that commits to it. Raises FixInput."""
         nearest: tuple[str, ...] | None = None
         for hash_name in sorted(self._hashes):
             read = sealable(image, hash_name)
@@ -47,7 +52,7 @@ class Holdings:
                     continue
                 differing = changed_items(read, self._records.opening(stored))
                 if not differing:
-                    return Held(read, self._newest(stored))
+                    return read, stored
                 nearest = differing if nearest is None or len(differing) < len(nearest) else nearest
         if nearest is None:
             raise FixInput("not sealed here: `scanseal seal` at the device that made it, first")
