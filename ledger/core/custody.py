@@ -90,7 +90,7 @@ class Statement:
         return Statement(self.action, {**self.members, "salts": to_b64(content.salts_hash(image_key, kept))})
 
     def is_opened_by(self, image_key: bytes, kept: bytes | None) -> bool:
-        """Whether these are the salts that the statement is bound to; without `salts` it is bound to none, and none are kept."""
+        """Whether these are the salts that the statement is bound to: without `salts` to none, and none are kept."""
         if kept is None or "salts" not in self.members:
             return kept is None and "salts" not in self.members
         return from_b64(self.members["salts"]) == content.salts_hash(image_key, kept)
