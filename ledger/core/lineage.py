@@ -245,7 +245,7 @@ class _Trail:
                 return
             if not isinstance(record, CustodyRecord) or record.content != root:
                 continue
-            if all(self.evidence.record(self.number, parent) for parent in record.parents):
+            if record.parents and all(self.evidence.record(self.number, parent) for parent in record.parents):
                 continue
             standing, finding, detail = _stands(self.evidence, self.number, one)
             if finding is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ledger.core import merkle, signatures
+from ledger.core import content, merkle, signatures
 from ledger.core.certificates import Certificate, Holder, Person
 from ledger.core.contracts import KeyState
 from ledger.core.errors import EvidenceInvalid
-from ledger.core.evidence import Entry, split_words
+from ledger.core.evidence import Entry, RecordEntry, split_words
 from ledger.core.proof import Proofs, ProvenAnchor
 from ledger.core.records import AcquisitionRecord, Approval, Role, SyntheticRecord
 from ledger.core.search import Evidence
@@ -42,6 +42,8 @@ def stand(evidence: Evidence, number: int, entry: Entry) -> Standing:
     record_id = record.id(proofs.trust.domain)
     certificate = proofs.certificate(record.key)
     signatures.check(certificate.public_key_der, record_id, entry.signature)  # 4
+    if isinstance(entry, RecordEntry) and entry.leaves is not None:
+        content.opened(entry.leaf_hashes, record.content)
     holder = certificate.device() if isinstance(record, AcquisitionRecord | SyntheticRecord) else certificate.holder()
     if isinstance(record, Approval) and (not isinstance(holder, Person) or holder.printed_name != record.name):
         raise EvidenceInvalid("the approval's key does not belong to a person of that name", "certificate")

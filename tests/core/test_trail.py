@@ -116,7 +116,7 @@ def test_a_time_that_the_blocks_or_the_image_contradict_is_a_finding(site, claim
 
 
 def test_a_step_about_another_image_is_a_finding(site):
-    step = site.step(site.image, STORED, signer=site.cro, content=b"\5" * 32)
+    step = site.step(site.image, STORED, signer=site.cro, content=b"\5" * 32).model_copy(update={"leaves": None})
     assert site.findings(step) == [("stored", "content")]
 
 
@@ -143,7 +143,7 @@ def test_an_approval_of_another_record_is_not_of_this_image(site):
     assert site.findings(site.approve(other, "Dr. Ada Müller", "approved", signer=site.ada)) == []
 
 
-@pytest.mark.parametrize("place", ["signature", "key", "counter", "claimed_time", "content", "statement", "index"])
+@pytest.mark.parametrize("place", ["signature", "key", "counter", "claimed_time", "content", "leaves", "statement", "index"])
 def test_a_damaged_step_is_a_finding(site, place):
     step = site.step(site.image, transferred(site.cro.key), signer=site.clinic)
     step = site.anchored([site.image], records=[step]).records[0]
@@ -153,7 +153,8 @@ def test_a_damaged_step_is_a_finding(site, place):
         "key": {"record": record.model_copy(update={"key": bytes(32)})},
         "counter": {"record": record.model_copy(update={"counter": 1})},
         "claimed_time": {"record": record.model_copy(update={"claimed_time": 0})},
-        "content": {"record": record.model_copy(update={"content": bytes(32)})},
+        "content": {"record": record.model_copy(update={"content": bytes(32)}), "leaves": None},
+        "leaves": {"leaves": bytes(32) + step.leaves[32:]},
         "statement": {"record": record.model_copy(update={"statement": "{}"})},
         "index": {"included": step.included.model_copy(update={"index": step.included.index + 1})},
     }[place]

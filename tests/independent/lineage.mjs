@@ -1,8 +1,8 @@
 // Where an image comes from (step 10 of FORMAT.md §9), and what was done with it since (§10, replay of custody).
-import { Invalid, hex, pieces, same, treeRoot } from "./bytes.mjs";
+import { Invalid, hex, same } from "./bytes.mjs";
 import { keepsContent, statementOf } from "./custody.mjs";
 import { ITEMS, isImage, typeOf } from "./records.mjs";
-import { OutOfReach, idOf, stand } from "./standing.mjs";
+import { OutOfReach, idOf, leavesOf, stand } from "./standing.mjs";
 
 const MOST = 64;
 const fail = (message) => { throw new Invalid("custody", message); };
@@ -18,13 +18,6 @@ function isEarly(child, parent, { trust }) {
   const [, anchored] = child.standing.bracket, [made] = parent.standing.bracket;
   return parent.entry.record.claimed_time - child.entry.record.claimed_time > trust.tolerance
     || (anchored !== null && made !== null && anchored < made);
-}
-
-/** The leaves of an image, which hash to its content. */
-function leavesOf({ record, leaves }) {
-  const found = pieces(leaves ?? [], 32);
-  if (found.length !== ITEMS.length || !same(treeRoot(found), record.content)) throw new Invalid("content", "the leaves are not the content's");
-  return found;
 }
 
 /** The items of which a receipt is false. */
@@ -95,7 +88,7 @@ export function replay(view, bundle, entry, standing) {
     const { record } = one;
     if (steps.length === MOST) break;
     if (typeOf(record) !== "CustodyRecord" || !same(record.content, entry.record.content)) continue;
-    if (record.parents.every((id) => entryOf(bundle, id, view.trust))) continue;
+    if (record.parents.length && record.parents.every((id) => entryOf(bundle, id, view.trust))) continue;
     const found = standingOf(view, bundle, one);
     add(record.action, !found || found.refused ? "role" : "gap");
   }

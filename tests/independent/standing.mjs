@@ -1,8 +1,8 @@
 // What is proven of one signed record of a bundle: steps 4 to 9 of FORMAT.md §9.
-import { Invalid, big, cat, hex, integer, keccak, leafHash, pieces, same, sha256, unhex } from "./bytes.mjs";
+import { Invalid, big, cat, hex, integer, keccak, leafHash, pieces, same, sha256, treeRoot, unhex } from "./bytes.mjs";
 import { rolesOf } from "./custody.mjs";
 import { inclusionRoot, openCheckpoint } from "./log.mjs";
-import { encoded, holder, isIssuedBy, isSignedBy, readCertificate, recordId, typeOf, validity, word } from "./records.mjs";
+import { ITEMS, encoded, holder, isIssuedBy, isSignedBy, readCertificate, recordId, typeOf, validity, word } from "./records.mjs";
 import { header, storage } from "./trie.mjs";
 
 /** A block that nobody vouches for, or that someone contradicts (exit code 6). */
@@ -13,6 +13,13 @@ const fail = (step, message) => { throw new Invalid(step, message); };
 function once(make) {
   const made = new WeakMap();
   return (object, ...more) => made.get(object) ?? made.set(object, make(object, ...more)).get(object);
+}
+
+/** The leaves of an image, which hash to its content. */
+export function leavesOf({ record, leaves }) {
+  const found = pieces(leaves ?? [], 32);
+  if (found.length !== ITEMS.length || !same(treeRoot(found), record.content)) fail("content", "the leaves are not the content's");
+  return found;
 }
 
 /** A record's id in the trust file's domain. */
@@ -130,6 +137,7 @@ function beaconTime({ beacon_number: number, beacon_hash: hash }, bundle, anchor
 export function stand(view, bundle, entry) {
   const { trust } = view, { record } = entry, log = logOf(bundle, trust), id = idOf(record, trust);
   const certificate = signer(bundle, entry, id);
+  if (!entry.image_key && entry.leaves) leavesOf(entry);
   let anchor = null, settled = false, words = null;
   if (entry.included) {
     anchor = anchored(bundle, entry, log, trust);
