@@ -47,7 +47,7 @@ def custody_add(
     with ExitStack() as stack:
         custody = stack.enter_context(assembly.custody(site, device))
         statement = assembly.step_statement(site, action, to)
-        _warn(custody.warning)
+        warn(custody.warning)
         advance = stack.enter_context(progress(action, None, quiet=json))
         rows: list[dict[str, Any]] = []
         for count, outcome in enumerate(custody.add(assembly.images(listed(paths)), statement), 1):
@@ -75,7 +75,7 @@ def _report(rows: list[dict[str, Any]], what: str, json: bool) -> None:
         raise typer.Exit(Unreadable.exit_code)
 
 
-def _warn(warning: str | None) -> None:
+def warn(warning: str | None) -> None:
     if warning:
         ERR.print(f"[yellow]warning:[/yellow] {plain(warning)}")
 
@@ -225,7 +225,7 @@ def derive(
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         deriving = stack.enter_context(assembly.deriving(site, device))
-        _warn(deriving.warning)
+        warn(deriving.warning)
         advance = stack.enter_context(progress(how, None, quiet=json))
         options = assembly.deidentification_options(option or [])
         parents = assembly.images([source, *map(str, also or [])])
@@ -274,7 +274,7 @@ def esign(
     Example: [bold]scanseal esign visit.jsonl --as ada --meaning approved[/bold]
     """
     signed = assembly.esign(site, person, target, meaning)
-    _warn(signed.pop("warning"))
+    warn(signed.pop("warning"))
     if json:
         write_json(signed | {"time": iso(signed["time"])})
         return
@@ -304,7 +304,7 @@ def redact(
     """
     if not yes and not typer.confirm(f"erase {len(studies)} studies for good?", err=True):
         raise FixInput("nothing was erased (--yes does not ask)")
-    done = assembly.redact(site, studies, bundles or [], with_derived, _warn)
+    done = assembly.redact(site, studies, bundles or [], with_derived, warn)
     if json:
         write_json(done)
         return

@@ -14,7 +14,7 @@ from typing import Annotated, Any, BinaryIO, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ledger.core import merkle
-from ledger.core.errors import EvidenceInvalid
+from ledger.core.errors import EvidenceInvalid, Stop
 from ledger.core.records import ManifestRecord
 from ledger.core.strict import from_b64, strict_json, to_b64
 
@@ -26,9 +26,25 @@ LINE_LIMIT: Final = 1 << 20
 Kind = Literal["visit", "transmittal", "heartbeat"]
 
 
+TEXT_LIMIT: Final = 256
+
+
+def is_text(value: object) -> bool:
+    """Whether it is text as a manifest has it: 1 to 256 characters, none of Unicode's categories C and Z but the space, and
+    none of those at its ends."""
+    return isinstance(value, str) and 0 < len(value) <= TEXT_LIMIT and value.isprintable() and value == value.strip()
+
+
 def _text(value: object) -> object:
-    if not isinstance(value, str) or not 0 < len(value) <= 256 or not value.isprintable():
-        raise ValueError("1 to 256 printable characters belong here")
+    if not is_text(value):
+        raise ValueError("1 to 256 printable characters belong here, no space at the ends")
+    return value
+
+
+def _file_name(value: object) -> object:
+    # An auditor opens what it names: it must not lead out of the folder of the evidence.
+    if isinstance(value, str) and (value.startswith(".") or any(one in value for one in "/\\:")):
+        raise ValueError("the name of a file belongs here, without a folder")
     return value
 
 
@@ -44,6 +60,7 @@ def _sized(size: int) -> BeforeValidator:
 
 _B64 = PlainSerializer(to_b64, return_type=str, when_used="json")
 Text = Annotated[str, BeforeValidator(_text)]
+FileName = Annotated[str, BeforeValidator(_file_name), BeforeValidator(_text)]
 Word = Annotated[bytes, _sized(32), _B64]
 Half = Annotated[bytes, _sized(16), _B64]
 UInt64 = Annotated[int, Field(ge=0, lt=1 << 64)]
@@ -94,7 +111,7 @@ class Entry(_Line):
     record: Word | None = None
     find: Half | None = None
     origin: Origin | None = None
-    evidence: Text | None = None
+    evidence: FileName | None = None
     reason: Text | None = None
 
     @property
@@ -139,15 +156,27 @@ class Digest:
     def is_of(self, record: ManifestRecord) -> bool:
         return (record.content, record.kind, record.count) == (self.content, self.kind, self.count)
 
+    def check(self, record: ManifestRecord) -> None:
+        """Raises EvidenceInvalid, saying what is not what was signed."""
+        if record.profile != PROFILE:
+            raise EvidenceInvalid(f"the record's profile is not {PROFILE}", "manifest")
+        if record.count != self.count:
+            raise EvidenceInvalid(f"the manifest has {self.count} entries where {record.count} were signed", "manifest")
+        if record.kind != self.kind:
+            raise EvidenceInvalid(f"the manifest is a {self.kind}, and another kind was signed", "manifest")
+        if record.content != self.content:
+            raise EvidenceInvalid("the manifest's lines are not those that were signed", "manifest")
+
 
 class Reader:
-    """Reads a manifest: `header` at once, then the entries by iterating once; `digest` is known after the last.
+    """Reads a manifest: `header` at once, then the entries by iterating once; `digest` is known after the last, and not before.
 
-    Raises EvidenceInvalid naming the line. That no record is listed twice is the caller's to hold, who keeps them.
+    Raises EvidenceInvalid naming the line. That nothing is listed twice is the caller's to hold, who keeps the entries:
+    `distinct` does it in memory.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._root, self._entries = file, RootBuilder(), 0
+        self._file, self._root, self._entries, self._is_whole = file, RootBuilder(), 0, False
         line = self._line(1)
         if line is None:
             raise EvidenceInvalid("the manifest is empty", "manifest")
@@ -160,9 +189,14 @@ class Reader:
             entry = _parsed(Entry, line, self._entries + 1)
             _check_entry(entry, self.header, self._entries + 1)
             yield entry
+        _check_end(self.header, self._entries)
+        self._is_whole = True
 
     @property
     def digest(self) -> Digest:
+        """Raises Stop before the last entry was read: half a list has no digest."""
+        if not self._is_whole:
+            raise Stop("the manifest was not read to its end")
         return Digest(self._root.root(), self.header.kind, self._entries)
 
     def _line(self, number: int) -> bytes | None:
@@ -173,6 +207,7 @@ class Reader:
             what = "is longer than 1 MiB" if len(line) > LINE_LIMIT else "does not end with a line feed: half written?"
             raise EvidenceInvalid(f"the manifest's line {number} {what}", "manifest")
         self._root.add(line[:-1])
+        _check_bytes(line[:-1], number)
         return line[:-1]
 
 
@@ -190,14 +225,34 @@ def write(header: Header, entries: Iterable[Entry], file: BinaryIO) -> Digest:
 
 def _lines(header: Header, entries: Iterable[Entry]) -> Iterator[bytes]:
     yield _dumped(header)
-    seen: set[bytes] = set()
-    for number, entry in enumerate(entries, 2):
-        _check_entry(entry, header, number)
-        same = entry.record or f"{entry.subject}\0{entry.visit}".encode()
-        if same in seen:
-            raise EvidenceInvalid(f"the manifest's line {number} lists for a second time what an earlier one does", "manifest")
-        seen.add(same)
+    count = 0
+    for count, entry in enumerate(distinct(entries), 1):
+        _check_entry(entry, header, count + 1)
         yield _dumped(entry)
+    _check_end(header, count)
+
+
+def distinct(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries of one manifest (a Reader's), checked for what is listed twice: a record, or a visit without images that is
+    listed again or with images. Raises EvidenceInvalid with both lines. Keeps some 100 bytes of memory an entry."""
+    lines: dict[bytes | tuple[str, str], int] = {}
+    pictured: dict[tuple[str, str], int] = {}
+    for number, entry in enumerate(entries, 2):
+        visit = (entry.subject, entry.visit)
+        before = lines.setdefault(visit if entry.record is None else entry.record, number)
+        if before != number:
+            what = "this visit without images" if entry.record is None else "this record"
+            raise EvidenceInvalid(f"the manifest's line {number}: line {before} lists {what} already", "manifest")
+        if entry.record is not None:
+            pictured.setdefault(visit, number)
+        image, none = pictured.get(visit), lines.get(visit)
+        if image is not None and none is not None:
+            raise EvidenceInvalid(
+                f"the manifest's line {max(image, none)}: line {min(image, none)} says otherwise of this visit: "
+                "it has images, or it has none",
+                "manifest",
+            )
+        yield entry
 
 
 def _dumped(line: _Line) -> bytes:
@@ -210,9 +265,36 @@ def _dumped(line: _Line) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def _check_bytes(line: bytes, number: int) -> None:
+    """What editors and transfers do to a file, told apart from what is wrong with its content."""
+    what = None
+    if number == 1 and line.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        what = "starts with a byte order mark: a manifest is UTF-8 without one, byte for byte as it was signed"
+    elif b"\r" in line:
+        what = "has a carriage return: lines end with a line feed alone; was the file sent as text?"
+    elif not line:
+        what = "is empty"
+    else:
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            what = f"is not UTF-8 at byte {error.start + 1}"
+    if what is not None:
+        raise EvidenceInvalid(f"the manifest's line {number} {what}", "manifest")
+
+
+def _has_null(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return any(_has_null(one) for one in (value.values() if isinstance(value, dict) else value))
+    return value is None
+
+
 def _parsed(kind: Any, line: bytes, number: int) -> Any:
     try:
-        return kind.model_validate(strict_json(line))
+        value = strict_json(line)
+        if _has_null(value):
+            raise EvidenceInvalid("null is no value of any member: it is left out", "manifest")
+        return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -222,7 +304,8 @@ def _parsed(kind: Any, line: bytes, number: int) -> Any:
 
 
 def _check_header(header: Header) -> None:
-    if (header.kind == "visit") != (header.subject is not None and header.visit is not None):
+    named = {header.subject is not None, header.visit is not None}
+    if named != {header.kind == "visit"}:
         raise EvidenceInvalid("the manifest's line 1: a visit, and nothing else, has a subject and a visit", "manifest")
     for account in header.accounts:
         others = account.others
@@ -233,6 +316,8 @@ def _check_header(header: Header) -> None:
             or (others and not account.first <= others[0] <= others[-1] <= account.last)
         ):
             raise EvidenceInvalid("the manifest's line 1: an account's counters are out of order", "manifest")
+        if (account.subject is None) != (account.visit is None):
+            raise EvidenceInvalid("the manifest's line 1: an account names a subject and a visit, or neither", "manifest")
 
 
 def _check_entry(entry: Entry, header: Header, number: int) -> None:
@@ -243,6 +328,11 @@ def _check_entry(entry: Entry, header: Header, number: int) -> None:
         raise EvidenceInvalid(f"the manifest's line {number}: members of an image where there is none, or missing", "manifest")
     if header.kind == "visit" and (entry.subject, entry.visit) != (header.subject, header.visit):
         raise EvidenceInvalid(f"the manifest's line {number} is of another visit than its header", "manifest")
+
+
+def _check_end(header: Header, count: int) -> None:
+    if not count and header.kind != "heartbeat":
+        raise EvidenceInvalid(f"the manifest lists nothing: a {header.kind} has one entry at least", "manifest")
 
 
 def gaps(accounts: Sequence[tuple[int, int]]) -> tuple[range, ...]:

@@ -153,6 +153,16 @@ class Workbook:
             )
         return "loaded" in known, int(known["started"])
 
+    def note(self, name: str, value: str) -> None:
+        """Keeps a value under a name, in place of an older one."""
+        with self._writing() as connection:
+            connection.execute(_meta.delete().where(_meta.c.name == name))
+            connection.execute(insert(_meta).values(name=name, value=value))
+
+    def noted(self, name: str) -> str | None:
+        with self._reading() as connection:
+            return connection.execute(select(_meta.c.value).where(_meta.c.name == name)).scalar_one_or_none()
+
     def load(self, manifests: Iterable[tuple[str, Header, Iterable[Entry]]]) -> None:
         """Takes the manifests in, the audited one first; those of a run that stopped in between are taken in anew.
 

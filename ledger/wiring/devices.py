@@ -20,13 +20,10 @@ from ledger.keys.signers import Curve, SoftwareSigner
 from ledger.wiring import assembly
 from ledger.wiring import site as sites
 from ledger.wiring.custody import enrolment_target, revocation_target
-from ledger.wiring.site import Site
+from ledger.wiring.site import EYES, Site
 
 if TYPE_CHECKING:
     from ledger.chain import Ledger
-
-EYES = 2
-"""Persons whose approval an act of administration takes, where the site asks for four eyes."""
 
 
 def request_device(folder: Path | None, name: str, curve: Curve, holder: Callable[[str], Holder]) -> dict[str, Any]:

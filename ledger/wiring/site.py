@@ -26,6 +26,8 @@ SITE_VARIABLE = "SCANSEAL_SITE"
 PASSPHRASE_VARIABLE = "SCANSEAL_PASSPHRASE"  # noqa: S105 - the name of a variable
 FOUR_EYES = ("enrolment", "revocation", "transmittal")
 """What a site may ask two persons for, in `site.toml`."""
+EYES = 2
+"""How many."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 

@@ -29,7 +29,7 @@ from ledger.wiring.custody import Holdings
 from ledger.wiring.export import replace
 from ledger.wiring.images import Found
 from ledger.wiring.sealing import Signing
-from ledger.wiring.site import Site, device_name, write_text
+from ledger.wiring.site import EYES, Site, device_name, write_text
 
 MANIFEST = "manifest.jsonl"
 EVIDENCE_SIZE = 1024
@@ -111,7 +111,7 @@ class Visits:
     """Draws up and signs the manifests of a site's visits."""
 
     def __init__(self, site: Site, trial: Trial, signing: Signing) -> None:
-        self._site, self._trial, self._signing = site, trial, signing
+        self._site, self._trial, self._signing, self.warning = site, trial, signing, signing.warning
         self._holdings = Holdings(signing.journal)
 
     def draw(
@@ -278,6 +278,14 @@ def read_digest(path: Path) -> tuple[Header, Digest]:
         raise FixInput(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def manifest_path(named: Path) -> Path:
+    """A manifest by its file, or by the folder of its transmittal. Raises FixInput."""
+    path = named / MANIFEST if named.is_dir() else named
+    if not path.is_file():
+        raise FixInput(f"{path}: no such manifest")
+    return path
+
+
 def manifest_record(records: RecordReader, path: Path) -> bytes:
     """The id of a manifest's record in this site's store. Raises FixInput for a list that nobody signed here."""
     stored = _record_of(records, read_digest(path)[1])
@@ -356,13 +364,22 @@ def described(header: Header, digest: Digest) -> dict[str, Any]:
     }
 
 
-def export_transmittal(records: RecordReader, exporter: Exporter, folder: Path, say: Callable[[int], None]) -> dict[str, int]:
+def export_transmittal(
+    site: Site, records: RecordReader, exporter: Exporter, folder: Path, say: Callable[[int], None]
+) -> dict[str, int]:
     """Writes the evidence of a transmittal's images and of the list itself beside it. What was withheld is there as a record,
     and nothing opens it. Raises FixInput while the list is not signed."""
     _, digest = read_digest(folder / MANIFEST)
     own = stored_manifest(records, digest)
     if own is None:
         raise FixInput(f"{folder}: the list is not signed: `scanseal transmittal sign {folder}` first")
+    if "transmittal" in site.four_eyes:
+        names = {one.signed.record.own.get("name") for one in records.following([own.record_id])} - {None}
+        if len(names) < EYES:
+            raise NeedPermission(
+                f"this site asks for {EYES} persons to close a transmittal, {len(names)} signed: "
+                f"`scanseal esign {folder / MANIFEST} --as PERSON --meaning approved`"
+            )
     evidence_folder = folder / "evidence"
     pending = images = 0
     with (folder / MANIFEST).open("rb") as file:

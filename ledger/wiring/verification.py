@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -31,6 +31,10 @@ class Oracle(Protocol):
     def facts(self, blocks: Sequence[int], keys: Sequence[bytes], devices: Sequence[bytes]) -> Facts: ...
 
 
+Finder = Callable[[str, Subject], tuple[tuple[Bundle, ...], str | None]]
+"""Where else evidence of an image is: (bundles, what is wrong with one that cannot be used)."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One verified image; `subject` is None where it could not be read."""
@@ -43,7 +47,8 @@ class Result:
 class Verifier:
     """Verifies images against one trust file.
 
-    Evidence comes from the `bundles` that were named, from `*.seal.json` beside each file, and from a site's store.
+    Evidence comes from the `bundles` that were named, from `*.seal.json` beside each file, from a site's store, and from where
+    a `finder` knows more.
     Without an `oracle` nothing is asked: the trust file alone decides, and no socket is opened.
     """
 
@@ -53,8 +58,10 @@ class Verifier:
         bundles: Sequence[Bundle] = (),
         site: tuple[RecordReader, Exporter] | None = None,
         oracle: Oracle | None = None,
+        finder: Finder | None = None,
     ) -> None:
         self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle
+        self._finder = finder
         self._named = Evidence(self._bundles, trust)
         self._offline = _Shared(trust, Facts()) if oracle is None else None
         self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), "px1-sha256"])
@@ -97,7 +104,11 @@ class Verifier:
         beside, damage = bundles_beside(found.path)
         hashes = self._hashes | hashes_of(seal.record.profile.partition("/")[0] for bundle in beside for seal in bundle.seals)
         try:
-            return _Read(subject(found, hashes), beside, damage)
+            read = subject(found, hashes)
+            if self._finder is not None:
+                more, missing = self._finder(found.path, read)
+                beside, damage = (*beside, *more), damage or missing
+            return _Read(read, beside, damage)
         except (Unreadable, Refused) as error:
             return not_checked(str(error))
         except ScanSealError:

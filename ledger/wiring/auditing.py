@@ -1,0 +1,267 @@
+"""Auditing a transmittal: the signed list, the evidence beside it and the images, reconciled into a workbook."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ledger.audit.expected import ExpectedVisit
+from ledger.audit.reconcile import Listed, Reconciling, Scope, conclude, findings
+from ledger.audit.result import AuditResult, Finding, Row, Signature
+from ledger.core import certificates, content, stateproof
+from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, ScanSealError
+from ledger.core.evidence import Bundle
+from ledger.core.manifest import Digest, Header, Reader
+from ledger.core.records import Approval, ManifestRecord
+from ledger.core.search import Evidence, Subject
+from ledger.core.standing import Standing, stand
+from ledger.core.trust import Facts, Trust
+from ledger.core.verdict import Verdict
+from ledger.store.workbook import Workbook
+from ledger.wiring.bundles import SUFFIX, bundle_files, read_bundle
+from ledger.wiring.images import Found
+from ledger.wiring.trial import read_digest
+from ledger.wiring.verification import Oracle, Verifier
+
+BUNDLES_KEPT = 4
+"""Bundles of a transmittal in memory at once: its images lie in its order, so that one after the other is needed."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What an audit reconciles: the audited manifest, other manifests that account for counters, and the expected visits."""
+
+    manifest: Path
+    others: tuple[Path, ...]
+    expected: tuple[ExpectedVisit, ...]
+
+
+class Audit:
+    """One audit, from a trust file and lists, kept in a workbook."""
+
+    def __init__(
+        self, trust: Trust, lists: Lists, evidence: Path, book: Workbook, oracle: Oracle | None, software: str
+    ) -> None:
+        self._trust, self._lists, self._folder, self._book, self._oracle = trust, lists, evidence, book, oracle
+        self._software = software
+        self._names: dict[str, str] = _names_noted(book)
+        self._load = lru_cache(maxsize=BUNDLES_KEPT)(self._bundle)
+
+    @property
+    def expected_images(self) -> int:
+        """How many images the list has, so that progress has an end."""
+        return read_digest(self._lists.manifest)[1].count
+
+    def run(self, images: Iterable[Found], bundles: Sequence[Bundle], progress: Callable[[int], None]) -> AuditResult:
+        """Examines what is not in the workbook yet, and concludes. Raises EvidenceInvalid where the list proves nothing."""
+        header, digest = read_digest(self._lists.manifest)
+        scope = self._scope(header, digest)
+        identity = hashlib.sha256(
+            b"\0".join((digest.content, self._trust.model_dump_json().encode(), repr(self._lists.expected).encode()))
+        ).hexdigest()
+        is_loaded, started = self._book.begin(identity, int(time.time()))
+        if not is_loaded:
+            self._book.load(self._manifests())
+        examiner = _Examiner(header.find_key, self._load)
+        verifier = Verifier(self._trust, bundles, None, self._oracle, examiner.find)
+        examiner.use(verifier, self._profile())
+        Reconciling(self._book, examiner).examine(((found.path, found) for found in images), progress)
+        self._book.note("scope", json.dumps(_dumped(scope) | {"devices": self._names}))
+        return conclude(self._book, scope, started, int(time.time()))
+
+    def _manifests(self) -> Iterator[tuple[str, Header, Reader]]:
+        for path in (self._lists.manifest, *self._lists.others):
+            with path.open("rb") as file:
+                reader = Reader(file)
+                yield path.name, reader.header, reader
+
+    def _bundle(self, name: str) -> Bundle:
+        if "/" in name or "\\" in name or not name.endswith(SUFFIX):
+            raise EvidenceInvalid(f"the list names evidence outside of its folder: {name!r}")
+        bundle = read_bundle(self._folder / name)
+        self._know(bundle)
+        return bundle
+
+    def _know(self, bundle: Bundle) -> None:
+        for der in bundle.certificates:
+            certificate = certificates.parse(der)
+            self._names[certificate.key.hex()] = certificate.holder().name
+
+    def _profile(self) -> str:
+        """The digest profile that the list's tokens were made with: that of its evidence."""
+        first = next(iter(sorted(self._folder.glob(f"[0-9]*{SUFFIX}"))), None)
+        if first is None:
+            return "px1-sha256"
+        seals = self._load(first.name).seals
+        return seals[0].record.profile.partition("/")[0] if seals else "px1-sha256"
+
+    # ---- the list itself ----
+
+    def _scope(self, header: Header, digest: Digest) -> Scope:
+        standing, signatures = self._standing(digest)
+        needed = self._trust.policy.approvals
+        names = {signature.name for signature in signatures}
+        reason = ""
+        if not standing.is_settled:
+            reason = "the list's record is not final on chain yet"
+        elif len(names) < needed:
+            reason = f"the policy asks for the approval of {needed} persons, {len(names)} signed"
+        return Scope(
+            trial=header.trial,
+            site=header.site,
+            kind=header.kind,
+            record_id="0x" + standing.record_id.hex(),
+            digest="0x" + digest.content.hex(),
+            is_settled=not reason,
+            open_reason=reason,
+            expected=self._lists.expected,
+            today=datetime.now(UTC).date(),
+            signatures=signatures,
+            approvals_required=needed,
+            chain_id=self._trust.chain_id,
+            anchor_log="0x" + self._trust.anchor_log.address.hex(),
+            trust_as_of=standing.as_of,
+            offline=self._oracle is None,
+            software=self._software,
+            device=_namer(self._names),
+        )
+
+    def _standing(self, digest: Digest) -> tuple[Standing, tuple[Signature, ...]]:
+        """The list's record as it stands, and the signatures on it. Raises EvidenceInvalid where nothing proves the list."""
+        path = self._folder / f"manifest{SUFFIX}"
+        if not path.is_file():
+            raise EvidenceInvalid(
+                f"{path}: the list's own evidence is missing: ask the sender for all that `transmittal export` wrote"
+            )
+        bundle = read_bundle(path)
+        self._know(bundle)
+        evidence = Evidence([bundle], self._trust, self._facts(bundle))
+        for entry in bundle.entries:
+            record = entry.record.value
+            if isinstance(record, ManifestRecord) and digest.is_of(record):
+                standing = stand(evidence, 0, entry)
+                if standing.refused:
+                    raise EvidenceInvalid(f"the list proves nothing: {standing.refused}")
+                return standing, tuple(_signatures(evidence, standing))
+        raise EvidenceInvalid(
+            f"{self._lists.manifest.name} is not the list that was signed: a line was changed, or the evidence is another's"
+        )
+
+    def _facts(self, bundle: Bundle) -> Facts:
+        if self._oracle is None:
+            return Facts()
+        blocks = {stateproof.parse_header(state.header).number for state in bundle.states}
+        blocks |= {entry.record.beacon_number for entry in bundle.entries}
+        return self._oracle.facts(sorted(blocks), sorted({entry.record.key for entry in bundle.entries}), [])
+
+
+def _signatures(evidence: Evidence, approved: Standing) -> Iterator[Signature]:
+    """The approvals of a record that stand, one a person."""
+    seen: set[str] = set()
+    for entry in evidence.followers(0, approved.record_id):
+        record = entry.record.value
+        if not isinstance(record, Approval):
+            continue
+        try:
+            standing = stand(evidence, 0, entry)
+        except (EvidenceInvalid, LedgerUnavailable, LedgerDisagrees):
+            continue
+        if standing.refused or standing.clock or not standing.is_settled or record.name in seen:
+            continue
+        seen.add(record.name)
+        yield Signature(record.name, record.meaning, record.claimed_time, standing.bracket, "0x" + standing.record_id.hex())
+
+
+class _Examiner:
+    """`ledger.audit.reconcile.Examiner` of files, by the verifier that everything else uses."""
+
+    def __init__(self, find_key: bytes, load: Callable[[str], Bundle]) -> None:
+        self._finder, self._load = content.Finder(find_key), load
+        self._listed: dict[str, list[Listed]] = {}
+
+    def use(self, verifier: Verifier, profile: str) -> None:
+        self._verifier, self._profile = verifier, profile
+
+    def examine(
+        self, images: Sequence[Found], find: Callable[[bytes, bytes], list[Listed]]
+    ) -> Sequence[tuple[Verdict, list[Listed]]]:
+        self._find, self._listed = find, {}
+        results = list(self._verifier.verify(images))
+        return [(result.verdict, self._listed.get(result.path, [])) for result in results]
+
+    def find(self, path: str, subject: Subject) -> tuple[tuple[Bundle, ...], str | None]:
+        """The bundles that the list names for an image, and what is wrong with one."""
+        try:
+            digest = str(subject.digests[self._profile])
+        except KeyError:
+            digest = next((str(one) for one in subject.digests.values()), "")
+        listed = self._find(
+            self._finder.token(content.PIXELS, digest),
+            self._finder.token("SOPInstanceUID", subject.instance) if subject.instance else b"",
+        )
+        self._listed[path] = listed
+        bundles: list[Bundle] = []
+        damage = None
+        for name in dict.fromkeys(one.evidence for one in listed if one.evidence):
+            try:
+                bundles.append(self._load(name))
+            except ScanSealError as error:
+                damage = str(error)
+        return tuple(bundles), damage
+
+
+# ---- what a workbook keeps for its reports --------------------------------------------------------------------------------
+
+
+def _names_noted(book: Workbook) -> dict[str, str]:
+    """Key id (hex) -> whom its certificate names, as an earlier run noted it."""
+    text = book.noted("scope")
+    return dict(json.loads(text)["devices"]) if text else {}
+
+
+def _dumped(scope: Scope) -> dict[str, Any]:
+    values = asdict(replace(scope, device=_namer({}), expected=()))
+    del values["device"]
+    values["expected"] = [asdict(one) | {"due": one.due.isoformat() if one.due else None} for one in scope.expected]
+    values["today"] = scope.today.isoformat()
+    return values
+
+
+def read_scope(book: Workbook) -> Scope:
+    """The scope of the audit that a workbook is of. Raises FixInput for one that was not run to its end."""
+    from datetime import date
+
+    text = book.noted("scope")
+    if text is None:
+        raise FixInput("this audit has not been run to its end: `scanseal audit run` goes on where it stopped")
+    values = json.loads(text)
+    names = values.pop("devices")
+    expected = tuple(
+        ExpectedVisit(**(one | {"due": date.fromisoformat(one["due"]) if one["due"] else None}))
+        for one in values.pop("expected")
+    )
+    signatures = tuple(Signature(**(one | {"between": tuple(one["between"])})) for one in values.pop("signatures"))
+    today = date.fromisoformat(values.pop("today"))
+    return Scope(**values, expected=expected, signatures=signatures, today=today, device=_namer(names))
+
+
+def _namer(names: dict[str, str]) -> Callable[[bytes], str]:
+    return lambda key: names.get(key.hex(), f"key 0x{key.hex()[:16]}...")
+
+
+def concluded(book: Workbook) -> tuple[AuditResult, Iterator[Row], Iterator[Finding]]:
+    """What a workbook shows: the result, every image, every finding."""
+    scope = read_scope(book)
+    started = int(book.noted("started") or 0)
+    return conclude(book, scope, started, int(time.time())), book.rows(), findings(book, scope)
+
+
+def named_bundles(paths: Sequence[Path]) -> list[Bundle]:
+    return [read_bundle(file) for path in paths for file in bundle_files(path)]
