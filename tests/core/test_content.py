@@ -88,3 +88,56 @@ def test_leaves_that_do_not_hash_to_the_content_are_refused():
 def test_an_attribute_outside_the_list_is_refused():
     with pytest.raises(FixInput, match="PatientComments"):
         content.commit({"PatientComments": "x"}, content.Salts(KEY))
+
+
+# ---- images made from others ----
+
+PARENT = b"\7" * 32
+
+
+def test_the_key_of_a_derived_image_is_the_one_that_the_format_describes():
+    def mth(leaves: list[bytes]) -> bytes:
+        if len(leaves) == 1:
+            return leaves[0]
+        split = 1 << (len(leaves) - 1).bit_length() - 1
+        return hashlib.sha256(b"\1" + mth(leaves[:split]) + mth(leaves[split:])).digest()
+
+    leaves = []
+    for name in content.ITEMS:
+        value = VALUES.get(name)
+        tail = b"\0" if value is None else b"\1" + value.encode()
+        leaves.append(hashlib.sha256(b"\0" + bytes(16) + bytes([len(name)]) + name.encode() + tail).digest())
+    expected = hmac.new(SECRET, b"scanseal/derived\0" + PARENT + mth(leaves), hashlib.sha256).digest()[:16]
+    assert content.derived_key(SECRET, PARENT, VALUES) == expected
+
+
+def test_images_with_the_same_pixels_and_uid_never_share_a_key():
+    """Else the evidence of one copy would open another one's leaves, and the values that only those hide."""
+    keys = {
+        KEY,
+        content.derived_key(SECRET, PARENT, VALUES),
+        content.derived_key(SECRET, PARENT, VALUES | {"PatientName": "S01"}),
+        content.derived_key(SECRET, PARENT, VALUES | {"PatientName": "S02"}),
+        content.derived_key(SECRET, PARENT, VALUES | {"PatientName": None}),
+        content.derived_key(SECRET, b"\6" * 32, VALUES),
+        content.derived_key(bytes(32), PARENT, VALUES),
+    }
+    assert len(keys) == 7
+    assert content.derived_key(SECRET, PARENT, VALUES) in keys
+
+
+def test_kept_items_have_the_parents_leaves_and_others_do_not():
+    changed = ("PatientName", "SOPInstanceUID")
+    theirs = content.Salts(KEY)
+    kept = {name: theirs.salt(name) for name in content.ITEMS if name not in changed}
+    mine = content.Salts(b"\1" * 16, kept)
+    parent, child = content.commit(VALUES, theirs), content.commit(VALUES, mine)
+    assert content.unequal(child.leaves, parent.leaves) == changed
+    again = content.Salts.of_parts(b"\1" * 16, b"".join(kept.values()), changed)
+    assert content.commit(VALUES, again) == child
+
+
+@pytest.mark.parametrize("size", [0, 16, 16 * 44, 16 * 45 - 1, 16 * 46])
+def test_kept_salts_are_as_many_as_items_are_kept(size):
+    with pytest.raises(EvidenceInvalid):
+        content.Salts.of_parts(KEY, bytes(size), ("PatientName", "SOPInstanceUID"))

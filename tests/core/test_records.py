@@ -1,21 +1,45 @@
 """Records are EIP-712, byte for byte as eth_account computes it."""
 
+from dataclasses import fields
+
 import pytest
 from eth_account.messages import _hash_eip191_message, encode_typed_data
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.core.errors import EvidenceInvalid, FixInput
-from ledger.core.records import AcquisitionRecord, Role, SignedRecord
+from ledger.core.records import (
+    CUSTODY_ROLES,
+    TYPES,
+    AcquisitionRecord,
+    Approval,
+    CustodyRecord,
+    ManifestRecord,
+    Record,
+    Role,
+    SignedRecord,
+    SyntheticRecord,
+)
 from ledger.core.typeddata import Domain, digest
 
+A, B = b"\1" * 32, b"\2" * 32
+HEAD = (bytes(32), "p", bytes(32), 0, bytes(32), 0, 0, bytes(32))
 word = st.binary(min_size=32, max_size=32)
 uint64 = st.integers(0, 2**64 - 1)
-records = st.builds(AcquisitionRecord, word, st.text(max_size=40), word, uint64, word, uint64, uint64, word)
+text = st.text(max_size=40)
+head = (word, text, word, uint64, word, uint64, uint64, word)
+records = st.builds(AcquisitionRecord, *head)
+every_type = st.one_of(
+    records,
+    st.builds(SyntheticRecord, *head, text),
+    st.builds(CustodyRecord, *head, st.lists(word, max_size=5).map(tuple), text, text),
+    st.builds(ManifestRecord, *head, text, uint64),
+    st.builds(Approval, *head, text, text),
+)
 
 
-def typed_data(record: AcquisitionRecord, chain_id: int, contract: bytes) -> dict:
-    names = ["content", "profile", "key", "counter", "previous", "claimed_time", "beacon_number", "beacon_hash"]
+def typed_data(record: Record, chain_id: int, contract: bytes) -> dict:
+    names = [field.name for field in fields(record)]
     domain = {"name": "string", "version": "string", "chainId": "uint256", "verifyingContract": "address"}
     return {
         "types": {
@@ -24,23 +48,63 @@ def typed_data(record: AcquisitionRecord, chain_id: int, contract: bytes) -> dic
         },
         "primaryType": record.TYPE,
         "domain": {"name": "ScanSeal", "version": "1", "chainId": chain_id, "verifyingContract": "0x" + contract.hex()},
-        "message": {field: getattr(record, name) for (_, field), name in zip(record.FIELDS, names, strict=True)},
+        "message": {field: plain(getattr(record, name)) for (_, field), name in zip(record.FIELDS, names, strict=True)},
     }
 
 
-@given(records, st.integers(1, 2**53), st.binary(min_size=20, max_size=20))
+def plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@given(every_type, st.integers(1, 2**53), st.binary(min_size=20, max_size=20))
 def test_the_record_id_is_the_eip712_digest_of_eth_account(record, chain_id, contract):
     expected = _hash_eip191_message(encode_typed_data(full_message=typed_data(record, chain_id, contract)))
     assert record.id(Domain(chain_id, contract)) == expected
 
 
-@given(records)
+@given(every_type)
 def test_an_entry_gives_the_record_and_its_id_back(record):
     domain = Domain(1, bytes(20))
     entry = SignedRecord(record, bytes(64)).entry()
-    assert len(entry) == 352
-    assert AcquisitionRecord.from_entry(entry, record.profile) == record
-    assert digest(domain, entry[:288]) == record.id(domain)
+    assert len(entry) == 352 + 32 * len(record.own)
+    assert type(record).from_entry(entry, record.profile, record.own) == record
+    assert digest(domain, entry[:-64]) == record.id(domain)
+
+
+@given(every_type, st.data())
+def test_an_entry_is_of_no_other_type_and_has_no_other_members(record, data):
+    entry = SignedRecord(record, bytes(64)).entry()
+    other = data.draw(every_type)
+    if (type(other), other.own, other.profile) != (type(record), record.own, record.profile):
+        with pytest.raises(EvidenceInvalid):
+            type(other).from_entry(entry, other.profile, other.own)
+
+
+@given(every_type, every_type)
+def test_two_records_with_one_id_are_the_same_record(one, other):
+    domain = Domain(1, bytes(20))
+    assert (one.id(domain) == other.id(domain)) == (one == other)
+
+
+def test_a_list_of_parents_is_not_the_list_joined_or_in_another_order():
+    def record_id(*parents: bytes) -> bytes:
+        return CustodyRecord(*HEAD, parents, "stored", "{}").id(Domain(1, bytes(20)))
+
+    assert len({record_id(), record_id(A), record_id(A, B), record_id(B, A), record_id(A, A), record_id(A, B, A)}) == 6
+
+
+def test_each_type_needs_its_role():
+    of_type = {
+        "AcquisitionRecord": Role.ACQUIRE,
+        "SyntheticRecord": Role.GENERATE,
+        "ManifestRecord": Role.ACQUIRE | Role.HOLD | Role.TRANSFORM,
+        "Approval": Role.APPROVE,
+    }
+    assert {name: kind.ROLES for name, kind in TYPES.items() if kind is not CustodyRecord} == of_type
+    for action, role in CUSTODY_ROLES.items():
+        assert CustodyRecord(*HEAD, (A,), action, "{}").roles is role
+    with pytest.raises(EvidenceInvalid):
+        _ = CustodyRecord(*HEAD, (A,), "lent", "{}").roles
 
 
 def test_an_entry_of_another_profile_or_type_is_refused():
@@ -69,6 +133,25 @@ def test_a_field_that_does_not_fit_its_type_is_refused(change):
     }
     with pytest.raises(FixInput):
         AcquisitionRecord(**(values | change)).encoded()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        CustodyRecord(*HEAD, [A], "stored", "{}"),
+        CustodyRecord(*HEAD, (A[:31],), "stored", "{}"),
+        CustodyRecord(*HEAD, A, "stored", "{}"),
+        CustodyRecord(*HEAD, (A,), "stored", b"{}"),
+        ManifestRecord(*HEAD, "visit", -1),
+        ManifestRecord(*HEAD, "visit", "1"),
+        Approval(*HEAD, None, "approved"),
+        SyntheticRecord(*HEAD, 5),
+    ],
+    ids=repr,
+)
+def test_a_member_of_its_own_that_does_not_fit_is_refused(record):
+    with pytest.raises(FixInput):
+        record.encoded()
 
 
 def test_the_same_record_has_another_id_on_another_chain_or_contract():
