@@ -19,7 +19,7 @@ from ledger.register import Sealer
 from ledger.store.engine import Store, open_store
 from ledger.store.journal import JournalStore
 from ledger.wiring.assembly import images
-from ledger.wiring.sealing import Outcome, Sealing
+from ledger.wiring.sealing import Outcome, Sealing, Signing
 from ledger.wiring.verification import Verifier
 from tests.simulators.ledger import World
 
@@ -71,7 +71,7 @@ class Site:
         world = self.world
         seen = world.time_of(world.beacon_block)
         sealer = Sealer(journal, world.signer, world.domain, lambda: seen + 1.0)
-        sealing = Sealing(sealer, Beacon(world.beacon_block, world.hash_of(world.beacon_block)), seen, None)
+        sealing = Sealing(Signing(sealer, journal, Beacon(world.beacon_block, world.hash_of(world.beacon_block)), seen))
         paths = [str(file.path) for file in files]
         outcomes: list[Outcome] = []
         took = timed(lambda: outcomes.extend(sealing.seal(images(paths), "sha256")))
@@ -85,7 +85,7 @@ class Site:
         studies = list(dict.fromkeys(seal.study for seal in stored))
         place = {study: index for index, study in enumerate(studies)}
         self.world.entries = [seal.signed.entry() for seal in stored]
-        parts = [seal.part(place[seal.study], None, with_tiles=False) for seal in stored]
+        parts = [seal.seal(place[seal.study], None, with_tiles=False) for seal in stored]
         keys = tuple(content.find_key(journal.study_secret(study)) for study in studies)
         return self.world.anchored(parts, block=BLOCK, state_block=STATE_BLOCK, studies=keys)
 

@@ -197,7 +197,7 @@ def signing(site: Path | None, device: str) -> Iterator[Signing]:
         if now < beacon_time - CLOCK_TOLERANCE_S:
             warning = f"this machine's clock is {beacon_time - now:.0f} s behind the chain: the block's time is claimed instead"
         sealer = Sealer(store.journal, signer, trust.domain, time.time)
-        yield Signing(sealer, store.journal, store.exporter(), beacon, beacon_time, warning, roles)
+        yield Signing(sealer, store.journal, beacon, beacon_time, warning, roles)
 
 
 # ---- custody ----------------------------------------------------------------------------------------------------------

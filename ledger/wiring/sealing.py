@@ -14,7 +14,6 @@ from ledger.wiring.images import Found, sealable
 if TYPE_CHECKING:
     from ledger.core.contracts import Beacon
     from ledger.store.journal import JournalStore
-    from ledger.wiring.bundles import Exporter
 
 BATCH = 64
 """Images sealed with one durable write of the journal."""
@@ -39,7 +38,6 @@ class Signing:
 
     sealer: Sealer
     journal: JournalStore
-    exporter: Exporter
     beacon: Beacon
     beacon_time: int
     warning: str | None = None
