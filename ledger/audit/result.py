@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
+
+from ledger.core.errors import FixInput
 
 
 class SetToken(StrEnum):
@@ -82,7 +84,10 @@ class Row:
 
 @dataclass(frozen=True)
 class VisitResult:
-    """One visit: what was listed, what is there, what is in order, and the verdict."""
+    """One visit: what was listed (`withheld` images among it), what is there, what is in order, and the verdict.
+
+    `blinded_token` is the verdict for who may not know that anything was withheld: the next that holds.
+    """
 
     subject: str
     visit: str
@@ -92,6 +97,7 @@ class VisitResult:
     in_order: int
     withheld: int
     is_expected: bool
+    blinded_token: SetToken | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,15 @@ class Signature:
     time: int
     between: tuple[int | None, int | None]
     record_id: str
+
+
+@dataclass(frozen=True)
+class Blinded:
+    """What an audit comes to for who may not know that anything was withheld: as if no restricted finding had been made."""
+
+    token: SetToken
+    exit_code: int
+    findings_total: int
 
 
 @dataclass(frozen=True)
@@ -153,3 +168,35 @@ class AuditResult:
     started: int
     finished: int
     software: str
+    blinded: Blinded | None = None
+
+
+def blinded(result: AuditResult) -> AuditResult:
+    """The result for who may not know that anything was withheld: nothing in it differs from an audit in which nothing was.
+
+    Raises FixInput for a result that does not say what it comes to then.
+    """
+    known = result.blinded
+    if known is None or any(visit.blinded_token is None for visit in result.visits):
+        raise FixInput("this audit does not say what it shows to a blinded reader: run it again with this version")
+    return replace(
+        result,
+        token=known.token,
+        exit_code=known.exit_code,
+        listed=result.listed - sum(visit.withheld for visit in result.visits),
+        visits=tuple(_blinded_visit(visit) for visit in result.visits),
+        findings=tuple(finding for finding in result.findings if not finding.is_restricted),
+        findings_total=known.findings_total,
+    )
+
+
+def _blinded_visit(visit: VisitResult) -> VisitResult:
+    listed = visit.listed - visit.withheld
+    return replace(
+        visit,
+        token=visit.blinded_token or visit.token,
+        listed=listed,
+        present=min(visit.present, listed),
+        in_order=min(visit.in_order, listed),
+        withheld=0,
+    )
