@@ -13,7 +13,7 @@ from ledger.audit.result import AuditResult
 from ledger.cli.output import OUT, moment, plain, progress, table, write_json
 from ledger.cli.verifying import JsonOption, SiteOption
 from ledger.core.errors import FixInput
-from ledger.wiring import assembly
+from ledger.wiring import assembly, assembly_trials
 
 audit_app = typer.Typer(help="Reconcile what was listed with what is there, and report.", no_args_is_help=True)
 
@@ -75,9 +75,11 @@ def audited(
     with ExitStack() as stack:
         if workbook is None:
             workbook = Path(stack.enter_context(TemporaryDirectory())) / WORKBOOK
-        audit = stack.enter_context(assembly.audit(site, trust, manifest, evidence, protocol, also, workbook, offline=offline))
+        audit = stack.enter_context(
+            assembly_trials.audit(site, trust, manifest, evidence, protocol, also, workbook, offline=offline)
+        )
         advance = stack.enter_context(progress("auditing", audit.expected_images, quiet=json))
-        result = audit.run(assembly.images(map(str, images)), assembly.bundles(bundle), advance)
+        result = audit.run(assembly.images(map(str, images)), assembly_trials.bundles(bundle), advance)
     if json:
         write_json(_summary(result))
     else:
@@ -125,3 +127,28 @@ def _show(result: AuditResult, workbook: Path | None) -> None:
         OUT.print(f"  signed by {plain(one.name)}, {plain(one.meaning)}, {moment(one.time)}")
     if workbook is not None:
         OUT.print(f"next: [bold]scanseal audit report --workbook {plain(str(workbook))} -o report[/bold]")
+
+
+@audit_app.command("pack")
+def audit_pack(
+    manifest: ManifestOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
+    trust: Annotated[Path | None, typer.Option("--trust", help="The trust file (default: the site's).")] = None,
+    evidence: EvidenceOption = None,
+    report: Annotated[
+        list[Path] | None, typer.Option("--report", help="A folder that `audit report` wrote, or a file of it. Repeatable.")
+    ] = None,
+    site: SiteOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write one zip with the list, all evidence, the trust file, the checkpoints, the reports and instructions.
+
+    It verifies with `scanseal verify --offline` on a machine without a network, as long as anybody keeps it with the images.
+
+    Example: [bold]scanseal audit pack -m transmittal-1 --trust trust.toml --report report -o ABC-301.zip[/bold]
+    """
+    packed = assembly_trials.pack(site, trust, manifest, evidence, report or [], output)
+    if json:
+        write_json(packed)
+        return
+    OUT.print(f"{plain(str(output))}: {packed['bundles']} bundles, {packed['reports']} reports, {packed['bytes']:,} bytes")

@@ -11,7 +11,7 @@ import typer
 from ledger.cli.output import ERR, OUT, custody_json, iso, moment, plain, progress, table, write_json
 from ledger.cli.verifying import BundleOption, JsonOption, OfflineOption, Paths, SiteOption, TrustOption, listed
 from ledger.core.errors import FixInput, Unreadable
-from ledger.wiring import assembly
+from ledger.wiring import assembly, assembly_custody
 
 custody_app = typer.Typer(help="What happened to an image since it was sealed, step by step.", no_args_is_help=True)
 
@@ -45,8 +45,8 @@ def custody_add(
     Example: [bold]scanseal custody add study/ --action transferred --to cro --device pacs[/bold]
     """
     with ExitStack() as stack:
-        custody = stack.enter_context(assembly.custody(site, device))
-        statement = assembly.step_statement(site, action, to)
+        custody = stack.enter_context(assembly_custody.custody(site, device))
+        statement = assembly_custody.step_statement(site, action, to)
         warn(custody.warning)
         advance = stack.enter_context(progress(action, None, quiet=json))
         rows: list[dict[str, Any]] = []
@@ -224,15 +224,15 @@ def derive(
     how = operation or "de-identified"
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        deriving = stack.enter_context(assembly.deriving(site, device))
+        deriving = stack.enter_context(assembly_custody.deriving(site, device))
         warn(deriving.warning)
         advance = stack.enter_context(progress(how, None, quiet=json))
-        options = assembly.deidentification_options(option or [])
+        options = assembly_custody.deidentification_options(option or [])
         parents = assembly.images([source, *map(str, also or [])])
         if output is not None:
             derived = deriving.deidentify(parents, output, options, patient_id, patient_name, tool or assembly.software())
         else:
-            made = assembly.derivation(how, options, x=x, y=y, reason=reason, tool=tool)
+            made = assembly_custody.derivation(how, options, x=x, y=y, reason=reason, tool=tool)
             derived = deriving.existing(list(parents), assembly.images([str(existing)]), made)
         for count, one in enumerate(derived, 1):
             advance(count)
@@ -273,7 +273,7 @@ def esign(
 
     Example: [bold]scanseal esign visit.jsonl --as ada --meaning approved[/bold]
     """
-    signed = assembly.esign(site, person, target, meaning)
+    signed = assembly_custody.esign(site, person, target, meaning)
     warn(signed.pop("warning"))
     if json:
         write_json(signed | {"time": iso(signed["time"])})
@@ -304,7 +304,7 @@ def redact(
     """
     if not yes and not typer.confirm(f"erase {len(studies)} studies for good?", err=True):
         raise FixInput("nothing was erased (--yes does not ask)")
-    done = assembly.redact(site, studies, bundles or [], with_derived, warn)
+    done = assembly_custody.redact(site, studies, bundles or [], with_derived, warn)
     if json:
         write_json(done)
         return

@@ -11,7 +11,7 @@ import typer
 from ledger.cli.custody import KeyOption, warn
 from ledger.cli.output import OUT, plain, progress, write_json
 from ledger.cli.verifying import JsonOption, SiteOption, listed
-from ledger.wiring import assembly
+from ledger.wiring import assembly, assembly_trials
 
 trial_app = typer.Typer(help="A trial at this site: the visits it expects, and what each contains.", no_args_is_help=True)
 transmittal_app = typer.Typer(help="What leaves the site: a signed, closed list with its evidence.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def trial_new(
 
     Example: [bold]scanseal trial new ABC-301 --protocol visits.csv[/bold]
     """
-    made = assembly.new_trial(site, name, protocol)
+    made = assembly_trials.new_trial(site, name, protocol)
     if json:
         write_json(made)
         return
@@ -74,7 +74,7 @@ def trial_visit(
     Example: [bold]scanseal trial visit ABC-301 out/S01 --subject S01 --visit V1 --device gateway --others all[/bold]
     """
     with ExitStack() as stack:
-        visits = stack.enter_context(assembly.visits(site, trial, device))
+        visits = stack.enter_context(assembly_trials.visits(site, trial, device))
         warn(visits.warning)
         drawn = visits.draw(
             subject,
@@ -83,7 +83,7 @@ def trial_visit(
             assembly.images(withhold or []),
             reason=reason,
             devices=account or [],
-            others=assembly.others_of(others),
+            others=assembly_trials.others_of(others),
         )
     if json:
         write_json(
@@ -116,7 +116,7 @@ def transmittal_create(
 
     Example: [bold]scanseal transmittal create ABC-301 transmittal-1[/bold]
     """
-    described = assembly.create_transmittal(site, trial, output, visit or [])
+    described = assembly_trials.create_transmittal(site, trial, output, visit or [])
     if json:
         write_json(described)
         return
@@ -135,7 +135,7 @@ def transmittal_sign(
 
     Example: [bold]scanseal transmittal sign transmittal-1 --device gateway[/bold]
     """
-    signed = assembly.sign_transmittal(site, folder, device)
+    signed = assembly_trials.sign_transmittal(site, folder, device)
     warn(signed.pop("warning"))
     if json:
         write_json(signed)
@@ -156,16 +156,14 @@ def transmittal_export(
     """
     with ExitStack() as stack:
         advance = stack.enter_context(progress("exporting", None, quiet=json))
-        written = assembly.export_transmittal(site, folder, advance)
+        written = assembly_trials.export_transmittal(site, folder, advance)
     if json:
         write_json(written)
         return
     OUT.print(f"wrote the evidence of {written['images']} images to {plain(str(folder / 'evidence'))}")
     if written["pending"]:
         OUT.print(f"  {written['pending']} records are not final on chain yet: [bold]scanseal anchor[/bold], then export again")
-    OUT.print(
-        f"next, at the auditor's: [bold]scanseal audit run -m {plain(str(folder))} -i IMAGES --trust trust.toml[/bold]"
-    )
+    OUT.print(f"next, at the auditor's: [bold]scanseal audit run -m {plain(str(folder))} -i IMAGES --trust trust.toml[/bold]")
 
 
 @transmittal_app.command("verify")

@@ -4,7 +4,7 @@ so that `scanseal verify --offline` loads no network client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +15,12 @@ from ledger.wiring import site as sites
 from ledger.wiring.site import Site
 
 if TYPE_CHECKING:
-    from ledger.core.custody import Statement
-    from ledger.core.deidentification import Option
-    from ledger.core.evidence import Bundle
     from ledger.log import Log
     from ledger.wiring.anchors import SiteAnchoring
-    from ledger.wiring.auditing import Audit
     from ledger.wiring.bundles import Exporter
-    from ledger.wiring.custody import Custody, Derivation
-    from ledger.wiring.deriving import Deriving
     from ledger.wiring.export import Export
     from ledger.wiring.images import Found
     from ledger.wiring.sealing import Sealing, Signing
-    from ledger.wiring.trial import Visits
     from ledger.wiring.verification import Verifier
 
 CLOCK_TOLERANCE_S = 300
@@ -200,239 +193,11 @@ def signing(site: Path | None, device: str) -> Iterator[Signing]:
         yield Signing(sealer, store.journal, beacon, beacon_time, warning, roles)
 
 
-# ---- custody ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def custody(site: Path | None, device: str) -> Iterator[Custody]:
-    """One key of a site, ready to sign steps of custody."""
-    from ledger.wiring.custody import Custody
-
-    with signing(site, device) as ready:
-        yield Custody(ready)
-
-
-@contextmanager
-def deriving(site: Path | None, device: str) -> Iterator[Deriving]:
-    """One key of a site, ready to make and receipt derived images."""
-    from ledger.wiring.custody import Custody
-    from ledger.wiring.deriving import UID_KEY, Deriving
-
-    with signing(site, device) as ready:
-        yield Deriving(Custody(ready), ready.journal.secret(UID_KEY))
-
-
-def step_statement(site: Path | None, action: str, to: str | None) -> Statement:
-    """The statement of a step that leaves an image as it is. `to` is a key: a name of this site, or 0x and its id."""
-    from ledger.core.custody import Statement, transferred
-
-    if action != "transferred":
-        if to is not None:
-            raise FixInput(f"--to is for transferred, not for {action}")
-        return Statement(action)
-    if to is None:
-        raise FixInput("transferred needs --to: the next holder's key")
-    return transferred(key_named(sites.open_site(site), to))
-
-
-def key_named(site: Site, name: str) -> bytes:
-    """A key by its name at this site, or by 0x and its id. Raises FixInput."""
-    if name.startswith("0x"):
-        try:
-            key = bytes.fromhex(name[2:])
-        except ValueError:
-            key = b""
-        if len(key) == 32:
-            return key
-        raise FixInput(f"{name}: a key's id is 0x and 64 hex digits")
-    known = site.certificates()
-    if name not in known:
-        raise FixInput(f"no key {name!r} here: `scanseal device list` shows them; a stranger's is named by 0x and its id")
-    return known[name].key
-
-
-def deidentification_options(names: Sequence[str]) -> frozenset[Option]:
-    """The options of PS3.15 Annex E by their names. Raises FixInput naming those that there are."""
-    from ledger.core.deidentification import Option
-
-    unknown = [name for name in names if name not in set(Option)]
-    if unknown:
-        raise FixInput(f"--option {unknown[0]}: there are {', '.join(Option)}")
-    return frozenset(Option(name) for name in names)
-
-
-def derivation(
-    operation: str, options: frozenset[Option], *, x: int, y: int, reason: str | None, tool: str | None
-) -> Derivation:
-    """How a child was made. Raises FixInput for an operation that there is not."""
-    from ledger.core.custody import DEIDENTIFIED, OPERATIONS
-    from ledger.wiring.custody import Derivation
-
-    known = (DEIDENTIFIED, "transcoded", *OPERATIONS)
-    if operation not in known:
-        raise FixInput(f"--operation {operation}: there are {', '.join(known)}")
-    return Derivation(operation, options, x, y, reason, tool)
-
-
 def software() -> str:
     """This package with its version, as a statement's `tool`."""
     from importlib.metadata import version
 
     return f"scanseal {version('scanseal')}"
-
-
-def esign(site: Path | None, person: str, target: str, meaning: str) -> dict[str, Any]:
-    """A person's electronic signature on a record (`scanseal esign`)."""
-    from ledger.core.certificates import Person
-    from ledger.wiring.custody import Custody
-    from ledger.wiring.targets import target_id
-
-    here = sites.open_site(site)
-    holder = here.certificates().get(person)
-    named = None if holder is None else holder.holder()
-    if not isinstance(named, Person):
-        raise FixInput(f"{person!r} is no person here: `scanseal device request {person} --person 'Printed Name'` first")
-    if not meaning.strip() or not meaning.isprintable() or len(meaning) > 256:
-        raise FixInput("--meaning is one line: reviewed, approved, responsible ...")
-    with signing(site, person) as ready:
-        approving = Custody(ready)
-        approved, described = target_id(here, ready, approving, target)
-        receipt = approving.approve(named.printed_name, meaning, approved)
-        record = ready.journal.by_id([receipt.record_id])[receipt.record_id].signed.record
-    return {
-        "name": named.printed_name,
-        "meaning": meaning,
-        "target": described,
-        "record_id": "0x" + receipt.record_id.hex(),
-        "approves": "0x" + approved.hex(),
-        "time": record.claimed_time,
-        "warning": ready.warning,
-    }
-
-
-def redact(
-    site: Path | None, studies: Sequence[str], folders: Sequence[Path], with_derived: bool | None, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Erases studies of a site (`scanseal redact`)."""
-    from ledger.store.redaction import RedactionStore
-    from ledger.wiring import redaction
-
-    here = sites.open_site(site)
-    for folder in folders:
-        if not folder.is_dir():
-            raise FixInput(f"{folder}: no such folder")
-    with opened(here) as store:
-        named = (here.folder, *folders)
-        return redaction.redact(RedactionStore(store.store), studies, named, with_derived=with_derived, say=say)
-
-
-# ---- trials and audits --------------------------------------------------------------------------------------------------
-
-
-def new_trial(site: Path | None, name: str, protocol: Path | None) -> dict[str, Any]:
-    from ledger.wiring import trial
-
-    made = trial.new_trial(sites.open_site(site), name, protocol, ())
-    return {"trial": made.name, "folder": str(made.folder), "expected_visits": len(made.expected)}
-
-
-@contextmanager
-def visits(site: Path | None, name: str, device: str) -> Iterator[Visits]:
-    """A key of a site that draws up a trial's visits."""
-    from ledger.wiring.trial import Visits, read_trial
-
-    here = sites.open_site(site)
-    with signing(site, device) as ready:
-        yield Visits(here, read_trial(here, name), ready)
-
-
-def others_of(text: str | None) -> Callable[[str, list[int]], list[int]]:
-    """Which open counters of a device do not belong to the trial: 'all', or `ct1:3,7-9;ct2:4`. Raises FixInput."""
-    if text is None:
-        return lambda _, counters: []
-    if text == "all":
-        return lambda _, counters: counters
-    named: dict[str, set[int]] = {}
-    try:
-        for part in text.split(";"):
-            device, _, numbers = part.strip().partition(":")
-            for span in numbers.split(","):
-                first, _, last = span.strip().partition("-")
-                named.setdefault(device, set()).update(range(int(first), int(last or first) + 1))
-    except ValueError as error:
-        raise FixInput("--others is 'all', or counters of devices: ct1:3,7-9;ct2:4") from error
-    return lambda device, counters: [one for one in counters if one in named.get(device, ())]
-
-
-def create_transmittal(site: Path | None, name: str, output: Path, chosen: Sequence[Path]) -> dict[str, Any]:
-    from ledger.wiring import trial
-
-    here = sites.open_site(site)
-    header, digest = trial.create_transmittal(here, trial.read_trial(here, name), chosen, output)
-    return {"manifest": str(output / trial.MANIFEST)} | trial.described(header, digest)
-
-
-def sign_transmittal(site: Path | None, folder: Path, device: str) -> dict[str, Any]:
-    from ledger.wiring import trial
-
-    _, digest = trial.read_digest(trial.manifest_path(folder))
-    with signing(site, device) as ready:
-        receipt = trial.sign_digest(ready, digest)
-    return {
-        "record_id": "0x" + receipt.record_id.hex(),
-        "entries": digest.count,
-        "new": receipt.is_new,
-        "warning": ready.warning,
-    }
-
-
-def export_transmittal(site: Path | None, folder: Path, say: Callable[[int], None]) -> dict[str, int]:
-    from ledger.wiring import trial
-
-    here = sites.open_site(site)
-    with opened(here, read_only=True) as store:
-        return trial.export_transmittal(here, store.journal, store.exporter(), folder, say)
-
-
-@contextmanager
-def audit(
-    site: Path | None,
-    trust: Path | None,
-    manifest: Path,
-    evidence: Path | None,
-    protocol: Path | None,
-    also: Sequence[Path],
-    workbook: Path,
-    *,
-    offline: bool,
-) -> Iterator[Audit]:
-    """An audit, ready to run, by a trust file (the site's where none is named)."""
-    from ledger.store.workbook import Workbook
-    from ledger.wiring import trial
-    from ledger.wiring.auditing import Audit, Lists
-
-    folder = sites.find(site) if trust is None else None
-    if trust is None and folder is None:
-        raise FixInput("no trust file: name one with --trust")
-    believed = sites.read_trust(trust) if trust is not None else sites.read_site(folder or Path()).trust()
-    oracle = None
-    if not offline and believed.rpc:
-        from ledger.wiring.chain import Asking
-
-        oracle = Asking(believed)
-    listed = trial.manifest_path(manifest)
-    lists = Lists(listed, tuple(map(trial.manifest_path, also)), trial.read_expected(protocol) if protocol else ())
-    book = Workbook(workbook)
-    try:
-        yield Audit(believed, lists, evidence or listed.parent / "evidence", book, oracle, software())
-    finally:
-        book.close()
-
-
-def bundles(paths: Sequence[Path]) -> list[Bundle]:
-    from ledger.wiring.auditing import named_bundles
-
-    return named_bundles(paths)
 
 
 # ---- the log and the chain --------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def target_id(site: Site, ready: Signing, custody: Custody, target: str) -> tupl
 
 def administration_target(site: Site, kind: str, rest: str) -> tuple[bytes, str]:
     """What persons approve before a key is enrolled or revoked: `NAME:ROLES`, or `NAME`."""
-    from ledger.wiring.assembly import key_named
+    from ledger.wiring.assembly_custody import key_named
     from ledger.wiring.devices import certified, roles_named
 
     if kind == "revoke":

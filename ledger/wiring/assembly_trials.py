@@ -1,0 +1,142 @@
+"""What the trial and audit commands need, built: visits, transmittals, audits, packs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ledger.core.errors import FixInput
+from ledger.wiring import site as sites
+from ledger.wiring.assembly import opened, signing, software
+
+if TYPE_CHECKING:
+    from ledger.core.evidence import Bundle
+    from ledger.wiring.auditing import Audit
+    from ledger.wiring.trial import Visits
+
+
+def new_trial(site: Path | None, name: str, protocol: Path | None) -> dict[str, Any]:
+    from ledger.wiring import trial
+
+    made = trial.new_trial(sites.open_site(site), name, protocol, ())
+    return {"trial": made.name, "folder": str(made.folder), "expected_visits": len(made.expected)}
+
+
+@contextmanager
+def visits(site: Path | None, name: str, device: str) -> Iterator[Visits]:
+    """A key of a site that draws up a trial's visits."""
+    from ledger.wiring.trial import Visits, read_trial
+
+    here = sites.open_site(site)
+    with signing(site, device) as ready:
+        yield Visits(here, read_trial(here, name), ready)
+
+
+def others_of(text: str | None) -> Callable[[str, list[int]], list[int]]:
+    """Which open counters of a device do not belong to the trial: 'all', or `ct1:3,7-9;ct2:4`. Raises FixInput."""
+    if text is None:
+        return lambda *_: []
+    if text == "all":
+        return lambda _, counters: counters
+    named: dict[str, set[int]] = {}
+    try:
+        for part in text.split(";"):
+            device, _, numbers = part.strip().partition(":")
+            for span in numbers.split(","):
+                first, _, last = span.strip().partition("-")
+                named.setdefault(device, set()).update(range(int(first), int(last or first) + 1))
+    except ValueError as error:
+        raise FixInput("--others is 'all', or counters of devices: ct1:3,7-9;ct2:4") from error
+    return lambda device, counters: [one for one in counters if one in named.get(device, ())]
+
+
+def create_transmittal(site: Path | None, name: str, output: Path, chosen: Sequence[Path]) -> dict[str, Any]:
+    from ledger.wiring import trial
+
+    here = sites.open_site(site)
+    header, digest = trial.create_transmittal(here, trial.read_trial(here, name), chosen, output)
+    return {"manifest": str(output / trial.MANIFEST)} | trial.described(header, digest)
+
+
+def sign_transmittal(site: Path | None, folder: Path, device: str) -> dict[str, Any]:
+    from ledger.wiring import trial
+
+    _, digest = trial.read_digest(trial.manifest_path(folder))
+    with signing(site, device) as ready:
+        receipt = trial.sign_digest(ready, digest)
+    return {
+        "record_id": "0x" + receipt.record_id.hex(),
+        "entries": digest.count,
+        "new": receipt.is_new,
+        "warning": ready.warning,
+    }
+
+
+def export_transmittal(site: Path | None, folder: Path, say: Callable[[int], None]) -> dict[str, int]:
+    from ledger.wiring import trial
+
+    here = sites.open_site(site)
+    with opened(here, read_only=True) as store:
+        return trial.export_transmittal(here, store.journal, store.exporter(), folder, say)
+
+
+@contextmanager
+def audit(
+    site: Path | None,
+    trust: Path | None,
+    manifest: Path,
+    evidence: Path | None,
+    protocol: Path | None,
+    also: Sequence[Path],
+    workbook: Path,
+    *,
+    offline: bool,
+) -> Iterator[Audit]:
+    """An audit, ready to run, by a trust file (the site's where none is named)."""
+    from ledger.store.workbook import Workbook
+    from ledger.wiring import trial
+    from ledger.wiring.auditing import Audit, Lists
+
+    folder = sites.find(site) if trust is None else None
+    if trust is None and folder is None:
+        raise FixInput("no trust file: name one with --trust")
+    believed = sites.read_trust(trust) if trust is not None else sites.read_site(folder or Path()).trust()
+    oracle = None
+    if not offline and believed.rpc:
+        from ledger.wiring.chain import Asking
+
+        oracle = Asking(believed)
+    listed = trial.manifest_path(manifest)
+    lists = Lists(listed, tuple(map(trial.manifest_path, also)), trial.read_expected(protocol) if protocol else ())
+    book = Workbook(workbook)
+    try:
+        yield Audit(believed, lists, evidence or listed.parent / "evidence", book, oracle, software())
+    finally:
+        book.close()
+
+
+def pack(
+    site: Path | None, trust: Path | None, manifest: Path, evidence: Path | None, reports: Sequence[Path], output: Path
+) -> dict[str, Any]:
+    """One zip for a later verifier (`scanseal audit pack`)."""
+    from ledger.wiring import packing, trial
+
+    path = trust if trust is not None else sites.open_site(site).trust_path
+    believed = sites.read_trust(path)
+    listed = trial.manifest_path(manifest)
+    files = [file for named in reports for file in (sorted(named.iterdir()) if named.is_dir() else [named])]
+    for file in files:
+        if not file.is_file():
+            raise FixInput(f"{file}: no such report")
+    folder = evidence or listed.parent / "evidence"
+    text = path.read_text(encoding="utf-8")
+    packed = packing.pack(output, listed, folder, believed, text, files, software())
+    return {"pack": str(output)} | packed
+
+
+def bundles(paths: Sequence[Path]) -> list[Bundle]:
+    from ledger.wiring.auditing import named_bundles
+
+    return named_bundles(paths)
