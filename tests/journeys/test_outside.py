@@ -1,5 +1,6 @@
 """The chain misbehaves: re-orgs, lying and failing nodes. Nothing is lost, and no lie becomes a verdict."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from ledger.chain import Endpoint
 from ledger.core.verdict import Token, Verdict
 from ledger.wiring import assembly
+from ledger.wiring import site as sites
 from tests.journeys.conftest import Site, copy_test_file
 from tests.simulators.rpc import FAILURES, LIES, FaultyNode
 
@@ -35,8 +37,8 @@ def images(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def verdicts(site: Site, node: FaultyNode, images: Path, trust: Path) -> dict[str, Verdict]:
-    text = (site.folder / "trust.toml").read_text().replace(f"http://127.0.0.1:{site.port}", node.url)
-    trust.write_text("\n".join(text.split("[[blocks]]")[:1]))
+    known = sites.read_trust(site.folder / "trust.toml")
+    sites.write_trust(trust, known.model_copy(update={"rpc": (node.url,), "blocks": ()}))
     with assembly.verifier(site.folder, trust, [], offline=False) as verifier:
         return {Path(one.path).stem: one.verdict for one in verifier.verify(assembly.images([str(images)]))}
 
@@ -81,3 +83,17 @@ def test_waiting_for_inclusion_only_is_pending_until_the_next_run(own_site: Site
     assert own_site.verdicts(image, expect=4) == {"CT_small.dcm": "PENDING"}
     own_site.run("anchor")
     assert own_site.verdicts(image) == {"CT_small.dcm": "AUTHENTIC"}
+
+
+def test_a_folder_that_brings_its_own_site_is_not_believed_unless_it_is_named(site, tmp_path):
+    brought = tmp_path / "received"
+    (brought / "images").mkdir(parents=True)
+    shutil.copy(site.folder / "made/CT_small.dcm", brought / "images")
+    for name in ("site.toml", "trust.toml"):
+        shutil.copy(site.folder / name, brought)
+    stranger = Site(brought, site.port)
+    refused = stranger.run("verify", "images", "--offline", env={"SCANSEAL_SITE": ""}, expect=2)
+    assert "--site" in refused.stderr
+    stranger.run("verify", "images", "--offline", "--site", ".", env={"SCANSEAL_SITE": ""}, expect=3)
+    trust = ("--trust", site.folder / "trust.toml")
+    stranger.run("verify", "images", "--offline", *trust, env={"SCANSEAL_SITE": ""}, expect=3)
