@@ -279,16 +279,18 @@ def test_two_processes_with_one_key_leave_no_gap_and_no_fork(tmp_path):
     store.close()
 
 
-def test_who_comes_second_is_told_to_try_later(journal, sealer):
+@pytest.mark.parametrize("tail", [None, (1, b"\1" * 32), (7, b"\1" * 32)], ids=["a slot that is taken", "a gap", "a wide gap"])
+def test_who_read_an_old_tail_or_a_wrong_one_is_told_to_try_later(tmp_path, tail):
     class Stale(JournalStore):
-        def tail(self, key: bytes) -> None:
-            return None
+        def tail(self, key: bytes) -> tuple[int, bytes] | None:
+            return tail
 
-    sealer.seal([sealable(ORIGINAL)], *WHEN)
-    late = Sealer(Stale(journal._store), sealer._signer, DOMAIN, lambda: NOW)
+    store, signer = open_store(tmp_path / "store.db"), signers.new_key("p256")
+    Sealer(JournalStore(store), signer, DOMAIN, lambda: NOW).seal([sealable(ORIGINAL)], *WHEN)
     with pytest.raises(TryLater):
-        late.seal([sealable(make_subject(2, SOPInstanceUID="1.5"))], *WHEN)
-    assert journal.counts()[0] == 1
+        Sealer(Stale(store), signer, DOMAIN, lambda: NOW).seal([sealable(make_subject(2, SOPInstanceUID="1.5"))], *WHEN)
+    assert JournalStore(store).counts()[0] == 1
+    store.close()
 
 
 def test_a_clock_behind_the_beacon_claims_the_beacons_time(journal):
