@@ -295,6 +295,12 @@ def _times(at: Journey) -> None:
         child = at.child(original)
         at.derive(child, at.parent(original, claimed_time=late), claimed_time=after)
         at.expect(f"claimed before its parent, {name}", verdict, code, child)
+    original = at.image()
+    first, second = at.parent(original), at.parent(at.image(), claimed_time=START + 350)
+    child = at.child(original, pixels=True)
+    ids = tuple(one.record.value.id(at.world.domain) for one in (first, second))
+    at.derive(child, first, derived("ai-result", *NEW_PIXELS), parents=ids, claimed_time=START + 49)
+    at.expect("claimed before its second parent", "MISMATCH", 1, child)
     at.world.mine(6)
     original = at.image()
     child = at.child(original)
@@ -429,7 +435,8 @@ def _damaged(first: Case, bundle: evidence.Bundle) -> list[Case]:
         "a member too few": lambda all_: seal(all_)["record"].pop("action"),
         "an approval as a seal": lambda all_: seal(all_).update(record=all_["records"][3]["record"]),
     }
-    bundles = [("whole", first["expect"], text)]
+    again = changed(lambda all_: all_["records"].append({**all_["records"][0], "leaves": None}))
+    bundles = [("whole", first["expect"], text), ("the parent again, without leaves", first["expect"], again)]
     bundles += [(name, {"verdict": "NOT_CHECKED", "exit_code": 7}, changed(change)) for name, change in damages.items()]
     like = {"trust": {"of": first["name"]}, "subject": first["subject"], "facts": first["facts"]}
     return [{"name": f"damaged custody: {name}", "expect": expect, **like, "bundle": made} for name, expect, made in bundles]
