@@ -256,7 +256,8 @@ def device_revoke(
     """
     from ledger.wiring import devices
 
-    _changed(devices.revoke_device(site, name, _time(compromised_since)), json)
+    since = None if compromised_since == "now" else _time(compromised_since)
+    _changed(devices.revoke_device(site, name, since), json)
 
 
 def _changed(change: dict[str, object], json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`scanseal demo`: the product's own commands, on real images, from an empty folder to seven verdicts."""
+"""`scanseal demo`: the product's own commands, on real images, from an empty folder to nine verdicts."""
 
 from __future__ import annotations
 
@@ -46,12 +46,22 @@ class Demo:
         self._at_site("deploy")
         self._enrol("ct1", "secp256k1", "Acme", "CT 3000", "4711", "CT1")
         self._enrol("xr1", "p256", "Acme", "XR 20", "0815", "XR1")
+        self._enrol("gateway", "p256", "Acme", "Gateway", "7", "GW", "--roles", "transform,hold")
+        self._enrol("lab", "p256", "Acme", "Lab", "9", "LAB", "--roles", "generate")
         self._say("Both devices seal what they make: real images of several modalities and transfer syntaxes.")
         self._copy(CT_SCANNER, "made/ct1")
         self._copy(X_RAY, "made/xr1")
         self._copy_shared(RADIOGRAPHS, "made/xr1")
         self._at_site("seal", str(self._folder / "made/ct1"), "--device", "ct1")
         self._at_site("seal", str(self._folder / "made/xr1"), "--device", "xr1")
+        self._say("The gateway de-identifies two images with a receipt, and the lab declares a generated image for what it is.")
+        deidentified = ["--profile", "ps3.15-basic", "--patient-id", "S01", "--device", "gateway"]
+        for name in ("CT_small.dcm", "examples_jpeg2k.dcm"):
+            target = str(self._folder / "received/8-de-identified" / name)
+            self._at_site("derive", str(self._folder / "made/ct1" / name), target, *deidentified)
+        self._make_synthetic()
+        generator = ["--synthetic", "--generator", "a model of noise"]
+        self._at_site("seal", str(self._folder / "received/9-generated"), *generator, "--device", "lab")
         self._at_site("anchor")
         self._say("A thief has the key of xr1 and seals an image with it. The hospital notices and revokes the key.")
         self._copy((STOLEN,), "stolen")
@@ -103,10 +113,19 @@ class Demo:
         self._folder.mkdir(parents=True, exist_ok=True)
         mark.write_text(MARK)
 
-    def _enrol(self, name: str, curve: str, manufacturer: str, model: str, serial: str, ae_title: str) -> None:
+    def _enrol(self, name: str, curve: str, manufacturer: str, model: str, serial: str, ae_title: str, *roles: str) -> None:
         device = ["--manufacturer", manufacturer, "--model", model, "--serial", serial, "--ae", ae_title, "--curve", curve]
         self._at_site("device", "request", name, *device)
-        self._at_site("device", "approve", name, "--seals-everything-since", "now")
+        self._at_site("device", "approve", name, *(roles or ("--seals-everything-since", "now")))
+
+    def _make_synthetic(self) -> None:
+        """An image that no device made."""
+        dataset = pydicom.dcmread(self._folder / "made/ct1/MR_small.dcm")
+        dataset.PatientName = dataset.PatientID = "SYNTHETIC"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.9"
+        noise = np.random.default_rng(7).normal(400, 120, dataset.pixel_array.shape)
+        dataset.PixelData = noise.clip(0, 2000).astype(dataset.pixel_array.dtype).tobytes()
+        _save(dataset, self._folder / "received/9-generated/noise.dcm")
 
     def _make_received(self) -> None:
         """Copies of the sealed images as an auditor may get them, one folder for each kind."""

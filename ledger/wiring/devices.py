@@ -136,11 +136,16 @@ def retire_device(folder: Path | None, name: str) -> dict[str, Any]:
     return {"what": "retired", "name": name, "key": "0x" + certificate.key.hex(), "block": block}
 
 
-def revoke_device(folder: Path | None, name: str, compromised_since: int) -> dict[str, Any]:
+def revoke_device(folder: Path | None, name: str, compromised_since: int | None) -> dict[str, Any]:
+    """Declares a key compromised since a time; None is now, which is after all that is on chain already: a devnet's blocks run
+    ahead of the clock."""
     site = sites.open_site(folder)
     key = bytes.fromhex(name[2:]) if name.startswith("0x") and len(name) == 66 else _certificate(site, name).key
     chain = _chain(site, site.passphrase())
     _require_approvals(site, chain, "revocation", revocation_target(key), f"revoke:{name}")
+    if compromised_since is None:
+        newest = chain.heights().included
+        compromised_since = max(int(time.time()), chain.blocks([newest])[newest].header.timestamp + 1)
     block = chain.revoke(key, compromised_since).block_number
     _note_key(site, key, compromised_since=chain.key_state(key).compromised_since)
     return {"what": "revoked", "name": name, "key": "0x" + key.hex(), "block": block, "compromised_since": compromised_since}
