@@ -74,12 +74,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose column `header` names the row. A cell's lines are separated by newlines."""
+    """A table whose column `header` names the row. A cell's lines are separated by newlines. A caption that only repeats the
+    heading above it `is_spoken`: for who does not see the page."""
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     header: int = 0
+    is_spoken: bool = False
 
 
 Block = Heading | Paragraph | Items | Banner | Figures | Table | Drawing

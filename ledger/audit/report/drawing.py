@@ -14,10 +14,12 @@ from ledger.audit.result import Step
 
 WIDTH: Final = 760.0
 ROWS_A_PICTURE: Final = 12
-_LEFT, _RIGHT, _TOP, _ROW = 228.0, 640.0, 74.0, 46.0
+_LEFT, _RIGHT, _TOP, _ROW = 256.0, 652.0, 98.0, 46.0
 """Where the axis of time starts and ends, the first row begins, and a row's height. All in the picture's own units."""
-_TICK_DISTANCE: Final = 76.0
-_LABEL: Final = 30
+_TICK_DISTANCE, _TICK_LANES = 74.0, 2
+_LABEL, _SMALL_LABEL = 33, 41
+"""Columns of ordinary letters in a row's two labels."""
+_DAY: Final = 86400
 _CLAIMED: Final = 6.5
 
 Role = Literal["band", "axis", "grid", "bracket", "open", "claimed", "finding", "outline"]
@@ -60,14 +62,15 @@ class Drawing:
 
 
 class _Axis:
-    """Times from left to right, their order exact, their distances compressed: the logarithm of each interval counts."""
+    """Times from left to right, their order exact, their distances compressed: logarithms of the intervals count."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         times = {time for step in steps for time in (step.claimed, *step.between) if time is not None}
         self._times = sorted(times)
         places = [0.0]
         for before, after in zip(self._times, self._times[1:], strict=False):
-            places.append(places[-1] + 0.6 + log10(1 + after - before))
+            interval = after - before
+            places.append(places[-1] + 0.6 + log10(1 + interval) + 4 * log10(1 + interval / _DAY))
         width = _RIGHT - _LEFT - 48
         scale = width / places[-1] if places[-1] else 0.0
         offset = _LEFT + 24 if scale else (_LEFT + _RIGHT) / 2
@@ -76,14 +79,15 @@ class _Axis:
     def x(self, time: int) -> float:
         return self._places[time]
 
-    def ticks(self) -> Iterator[tuple[float, str]]:
-        """The first time of each day, where there is room."""
-        last_x, last_day = -_TICK_DISTANCE, ""
+    def ticks(self) -> Iterator[tuple[float, int, str]]:
+        """The first time of each day, where one of the lanes has room: (place, lane, day)."""
+        last_x, last_day = [-_TICK_DISTANCE] * _TICK_LANES, ""
         for time in self._times:
             day, x = moment(time, "")[:10], self._places[time]
-            if day != last_day and x - last_x >= _TICK_DISTANCE:
-                yield x, day
-                last_x, last_day = x, day
+            lane = next((lane for lane, last in enumerate(last_x) if x - last >= _TICK_DISTANCE), None)
+            if day != last_day and lane is not None:
+                yield x, lane, day
+                last_x[lane], last_day = x, day
 
 
 def timeline(steps: Sequence[tuple[int, Step]], words: Words) -> tuple[Drawing, ...]:
@@ -96,8 +100,9 @@ def timeline(steps: Sequence[tuple[int, Step]], words: Words) -> tuple[Drawing, 
     for part, chunk in enumerate(chunks, 1):
         shapes = [*_legend(words)]
         bottom = _TOP + _ROW * len(chunk)
-        for x, day in axis.ticks():
-            shapes += [Line(((x, _TOP - 6), (x, bottom)), "grid"), Label(x, _TOP - 12, day, "small", "middle")]
+        for x, lane, day in axis.ticks():
+            y = _TOP - 12 - 15 * lane
+            shapes += [Line(((x, y + 4), (x, bottom)), "grid"), Label(x, y, day, "small", "middle")]
         for place, (number, step) in enumerate(chunk):
             shapes += _row(_TOP + _ROW * place, number, step, axis, words)
         title = words("timeline.picture", part=part, parts=len(chunks))
@@ -108,14 +113,14 @@ def timeline(steps: Sequence[tuple[int, Step]], words: Words) -> tuple[Drawing, 
 
 def _legend(words: Words) -> Iterator[Shape]:
     y = 14.0
-    yield _diamond(10, y)
-    yield Label(22, y + 4, words("timeline.legend_claimed"), "small")
-    yield from _bracket(250, 290, y, is_open_left=False, is_open_right=False)
-    yield Label(298, y + 4, f"[ {words('timeline.legend_after')}   ] {words('timeline.legend_before')}", "small")
-    yield from _bracket(250, 290, y + 20, is_open_left=False, is_open_right=True)
-    yield Label(298, y + 24, words("timeline.legend_open"), "small")
-    yield from _mark("content", 10, y + 20)
-    yield Label(22, y + 24, words("timeline.legend_finding"), "small")
+    yield _diamond(11, y)
+    yield Label(26, y + 4, words("timeline.legend_claimed"), "small")
+    yield from _bracket(256, 290, y, is_open_left=False, is_open_right=False)
+    yield Label(298, y + 4, f"[ {words('timeline.legend_after')} · ] {words('timeline.legend_before')}", "small")
+    yield from _bracket(256, 290, y + 25, is_open_left=False, is_open_right=True)
+    yield Label(298, y + 29, words("timeline.legend_open"), "small")
+    yield from _mark("content", 11, y + 25)
+    yield Label(26, y + 29, words("timeline.legend_finding"), "small")
 
 
 def _row(top: float, number: int, step: Step, axis: _Axis, words: Words) -> Iterator[Shape]:
@@ -124,22 +129,22 @@ def _row(top: float, number: int, step: Step, axis: _Axis, words: Words) -> Iter
         yield Area(_box(2, top + 2, WIDTH - 2, top + _ROW - 2), "band")
     yield Line(((_LEFT, top + _ROW), (_RIGHT, top + _ROW)), "axis")
     images = f" ×{words.number(step.count)}" if step.count > 1 else ""
-    yield Label(10, middle - 3, _cut(f"{number}. {action(step, words)}", _LABEL - len(images)) + images, "strong")
-    yield Label(10, middle + 13, _cut(step.by, _LABEL + 4), "small")
+    yield Label(10, middle - 3, _cut(f"{number}. {action(step.action, words)}", _LABEL - len(images)) + images, "strong")
+    yield Label(10, middle + 13, _cut(step.by, _SMALL_LABEL), "small")
     after, before = step.between
     left = _LEFT if after is None else axis.x(after)
     right = _RIGHT if before is None else axis.x(before)
     yield from _bracket(min(left, right), max(left, right), middle, is_open_left=after is None, is_open_right=before is None)
     yield _diamond(axis.x(step.claimed), middle)
     if step.finding:
-        yield from _mark(step.finding, _RIGHT + 18, middle)
+        yield from _mark(step.finding, _RIGHT + 16, middle)
         for place, line in enumerate(finding(step.finding, words).split(" ", 1)):
-            yield Label(_RIGHT + 34, middle + (4 if place == 0 else 17), line, "finding" if place == 0 else "small")
+            yield Label(_RIGHT + 30, middle + (4 if place == 0 else 17), line, "finding" if place == 0 else "small")
 
 
-def action(step: Step, words: Words) -> str:
+def action(name: str, words: Words) -> str:
     """What was done, in a word of the language where there is one."""
-    return words(f"actions.{step.action}") if words.has(f"actions.{step.action}") else shown(step.action, 40)
+    return words(f"actions.{name}") if words.has(f"actions.{name}") else shown(name, 40)
 
 
 def finding(word: str | None, words: Words) -> str:
@@ -199,7 +204,7 @@ def _cut(text: str, width: int) -> str:
     """What fits into so many columns of ordinary letters: wide ones count twice, capitals one and a half times."""
     fit, used = "", 0.0
     for character in shown(text):
-        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1.4 if character.isupper() else 1
+        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1.3 if character.isupper() else 1
         if used > width:
             return fit + "…"
         fit += character

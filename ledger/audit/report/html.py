@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ledger.audit.report import drawing
-from ledger.audit.report.document import Block, Document, tone
+from ledger.audit.report.document import Block, Column, Document, Table, tone
 from ledger.audit.report.words import words
 
 _TEMPLATES: Final = "templates"
@@ -27,8 +27,11 @@ def page(document: Document) -> str:
         trim_blocks=False,
         keep_trailing_newline=True,
     )
-    environment.globals.update(kind=_kind, tone=tone, points=_points, width=drawing.WIDTH)
+    environment.globals.update(kind=_kind, tone=tone, points=_points, share=_share, width=drawing.WIDTH)
     style = resources.files("ledger.audit.report").joinpath(_TEMPLATES, "report.css").read_text("utf-8")
+    tables = (block for block in document.blocks if isinstance(block, Table))
+    shares = sorted({_share(column, table) for table in tables for column in table.columns})
+    style += "".join(f".share-{share} {{ width: {share}%; }}\n" for share in shares)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         document=document,
@@ -40,6 +43,11 @@ def page(document: Document) -> str:
 
 def _kind(block: Block | drawing.Shape) -> str:
     return type(block).__name__.lower()
+
+
+def _share(column: Column, table: Table) -> int:
+    """A column's width in per cent."""
+    return round(100 * column.weight / sum(one.weight for one in table.columns))
 
 
 def _points(shape: drawing.Line | drawing.Area) -> str:

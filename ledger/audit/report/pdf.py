@@ -5,7 +5,7 @@ Equal documents give equal bytes. A character that the font lacks is written by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
@@ -19,7 +19,7 @@ from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import BaseDocTemplate, Flowable, Frame, KeepTogether, LongTable, PageTemplate, Spacer, TableStyle
+from reportlab.platypus import BaseDocTemplate, CondPageBreak, Flowable, Frame, LongTable, PageTemplate, Spacer, TableStyle
 from reportlab.platypus import Paragraph as Text
 
 from ledger.audit.report import drawing
@@ -36,11 +36,16 @@ from ledger.audit.report.document import (
     Tone,
     tone,
 )
+from ledger.audit.report.text import cut
 
 _FONT, _BOLD = "Roboto", "Roboto-Bold"
 _FILES: Final = {_FONT: "Roboto-Regular.ttf", _BOLD: "Roboto-Bold.ttf"}
 _MARGIN: Final = 16 * mm
 _WIDTH: Final = A4[0] - 2 * _MARGIN
+_HEADED: Final = 120.0
+"""Points that a heading needs below it, so that it does not stand alone at a page's end."""
+_HEAD_SHOWN, _CELL_SHOWN = 160, 900
+"""Characters of one line of a cell: whatever the values, a row is no higher than a page."""
 _INK, _SOFT, _LINE, _SHADE = HexColor("#1b1f24"), HexColor("#4c5661"), HexColor("#c9d1d9"), HexColor("#f3f5f7")
 _TONES: Final[dict[Tone, tuple[str, str]]] = {
     "good": ("#0f5a2b", "#e4f4e9"),
@@ -71,8 +76,22 @@ def write(document: Document, file: IO[bytes]) -> None:
     """Writes the document as PDF 1.4 or later, with title and language among its metadata."""
     _fonts()
     template = _Template(document, file)
-    flowables = [flowable for block in document.blocks for flowable in _flowables(block)]
-    template.build([Text(_markup(document.heading), _style("title")), *_kept_with_next(flowables)])
+    story: list[Flowable] = [Text(_markup(document.heading), _style("title"))]
+    for place, block in enumerate(document.blocks):
+        if isinstance(block, Heading):
+            story.append(CondPageBreak(_needed(document.blocks[place + 1 :])))
+        story += _WRITERS[type(block)](block)
+    template.build(story)
+
+
+def _needed(blocks: Sequence[Block]) -> float:
+    """The height that a heading needs with what must not be parted from it: some lines, or all up to a picture's end."""
+    for place, block in enumerate(blocks):
+        if isinstance(block, drawing.Drawing):
+            return block.height * _WIDTH / drawing.WIDTH + _HEADED * (1 + place) / 2
+        if isinstance(block, (Heading, Table)):
+            break
+    return _HEADED
 
 
 @lru_cache
@@ -137,27 +156,7 @@ def _date(canvas: Canvas, time: int) -> None:
     stamp.YMDhms = tuple(stamp.lt)[:6]
 
 
-def _kept_with_next(flowables: list[Flowable]) -> Iterator[Flowable]:
-    """A heading stays with what follows it: the style says so, and KeepTogether does where a picture follows."""
-    waiting: list[Flowable] = []
-    for flowable in flowables:
-        waiting.append(flowable)
-        if cast(Any, flowable).getKeepWithNext():
-            continue
-        if len(waiting) > 1 and isinstance(flowable, _Picture):
-            yield KeepTogether(waiting)
-        else:
-            yield from waiting
-        waiting = []
-    yield from waiting
-
-
 # ---- blocks ------------------------------------------------------------------------------------------------------------------
-
-
-def _flowables(block: Block) -> Iterator[Flowable]:
-    writer: Callable[[Any], Iterator[Flowable]] = _WRITERS[type(block)]
-    return writer(block)
 
 
 def _heading(block: Heading) -> Iterator[Flowable]:
@@ -197,7 +196,7 @@ def _banner(block: Banner) -> Iterator[Flowable]:
     style: list[Any] = [
         ("BACKGROUND", (0, 0), (-1, -1), HexColor(paper)),
         ("BOX", (0, 0), (-1, -1), 1, HexColor(ink)),
-        ("LINEBEFORE", (0, 0), (0, -1), 7, HexColor(ink)),
+        ("LINEBEFORE", (0, 0), (0, -1), 7, HexColor(ink), "butt"),
         ("LEFTPADDING", (0, 0), (-1, -1), 14),
         ("RIGHTPADDING", (0, 0), (-1, -1), 10),
         ("BOTTOMPADDING", (0, -1), (-1, -1), 8),
@@ -219,7 +218,7 @@ def _figures(block: Figures) -> Iterator[Flowable]:
 
 
 def _table(block: Table) -> Iterator[Flowable]:
-    head = [Text(_markup(column.label), _style("head", alignment=_alignment(column))) for column in block.columns]
+    head = [Text(_markup(column.label, _HEAD_SHOWN), _style("head", alignment=_alignment(column))) for column in block.columns]
     rows = [
         [_cell(text, block.columns[place], is_header=place == block.header) for place, text in enumerate(row)]
         for row in block.rows
@@ -233,15 +232,18 @@ def _table(block: Table) -> Iterator[Flowable]:
         ("TOPPADDING", (0, 0), (-1, -1), 3),
         ("BOTTOMPADDING", (0, 0), (-1, -1), 4),
     ]
+    numbers = [place for place, column in enumerate(block.columns) if column.kind == "number"]
+    style += [("RIGHTPADDING", (place, 0), (place, -1), 9) for place in numbers]
     share = _WIDTH / sum(column.weight for column in block.columns)
     widths = [column.weight * share for column in block.columns]
-    yield Text(_markup(block.caption), _style("caption"))
+    if not block.is_spoken:
+        yield Text(_markup(block.caption), _style("caption"))
     yield LongTable([head, *rows], colWidths=widths, repeatRows=1, style=TableStyle(style), splitByRow=1, splitInRow=0)
     yield Spacer(1, 8)
 
 
 def _cell(text: str, column: Column, *, is_header: bool) -> Text:
-    lines = [_markup(line) for line in text.split("\n")]
+    lines = [_markup(line, _CELL_SHOWN) for line in text.split("\n")]
     if column.kind == "token" and text.split("\n")[0].isupper():
         lines[0] = f'<font color="{_TONES[tone(text.split(chr(10))[0])][0]}"><b>{lines[0]}</b></font>'
     style = _style("bold_cell" if is_header else "cell", alignment=_alignment(column))
@@ -331,9 +333,9 @@ def _printable(text: str) -> str:
     return "".join(character if ord(character) in known else f"[U+{ord(character):04X}]" for character in text)
 
 
-def _markup(text: str) -> str:
-    """The text as a paragraph's markup: nothing in it is a tag."""
-    return escape(_printable(text))
+def _markup(text: str, limit: int = 10_000) -> str:
+    """The text as a paragraph's markup, at most so many characters when printed: nothing in it is a tag."""
+    return escape(cut(_printable(text), limit))
 
 
 def _fitting(text: str, width: float, size: float) -> str:
@@ -348,16 +350,25 @@ def _fitting(text: str, width: float, size: float) -> str:
 
 _STYLES: Final[dict[str, dict[str, Any]]] = {
     "title": {"fontName": _BOLD, "fontSize": 20, "leading": 24, "spaceAfter": 2},
-    "h2": {"fontName": _BOLD, "fontSize": 14.5, "leading": 18, "spaceBefore": 14, "spaceAfter": 6, "keepWithNext": 1},
-    "h3": {"fontName": _BOLD, "fontSize": 11, "leading": 14, "spaceBefore": 10, "spaceAfter": 3, "keepWithNext": 1},
+    "h2": {"fontName": _BOLD, "fontSize": 14.5, "leading": 18, "spaceBefore": 14, "spaceAfter": 6},
+    "h3": {"fontName": _BOLD, "fontSize": 11, "leading": 14, "spaceBefore": 10, "spaceAfter": 3},
     "plain": {"fontSize": 9.5, "leading": 13, "spaceAfter": 4},
     "aside": {"fontSize": 8.5, "leading": 11.5, "spaceAfter": 4, "textColor": _SOFT},
-    "note": {"fontSize": 9.5, "leading": 13, "spaceBefore": 4, "spaceAfter": 6, "backColor": _SHADE, "borderPadding": 5},
+    "note": {
+        "fontSize": 9.5,
+        "leading": 13,
+        "spaceBefore": 4,
+        "spaceAfter": 6,
+        "backColor": _SHADE,
+        "borderPadding": 5,
+        "leftIndent": 5,
+        "rightIndent": 5,
+    },
     "item": {"fontSize": 9.5, "leading": 13, "spaceAfter": 2, "leftIndent": 12, "bulletIndent": 2},
     "verdict": {"fontName": _BOLD, "fontSize": 26, "leading": 31},
     "figure": {"fontName": _BOLD, "fontSize": 15, "leading": 18},
     "figure_label": {"fontSize": 8.5, "leading": 10.5, "textColor": _SOFT},
-    "caption": {"fontName": _BOLD, "fontSize": 9, "leading": 12, "spaceBefore": 4, "spaceAfter": 3, "keepWithNext": 1},
+    "caption": {"fontName": _BOLD, "fontSize": 9, "leading": 12, "spaceBefore": 4, "spaceAfter": 3},
     "head": {"fontName": _BOLD, "fontSize": 8, "leading": 10},
     "cell": {"fontSize": 8, "leading": 10.5},
     "bold_cell": {"fontName": _BOLD, "fontSize": 8, "leading": 10.5},

@@ -21,11 +21,13 @@ def visible(text: str) -> str:
 
 def shown(text: str, limit: int = SHOWN) -> str:
     """`visible`, with what is longer than `limit` cut in the middle: both ends of a path tell something."""
-    if len(text) > limit:
-        left = limit // 2
-        right = limit - left
-        return f"{visible(text[:left])} [… {len(text) - limit} …] {visible(text[-right:])}"
-    return visible(text)
+    return cut(visible(text), limit)
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or its ends and how many characters are left out between them."""
+    left, over = limit // 2, len(text) - limit
+    return f"{text[:left]} [… {over} …] {text[left + over :]}" if over > 0 else text
 
 
 def moment(time: int | None, otherwise: str) -> str:

@@ -60,6 +60,7 @@ class Exceptions:
         return self.total
 
     def groups(self) -> list[str]:
+        """Those that there are, what harms most first."""
         return [name for name in _ORDER if self.counts[name]]
 
 
@@ -116,7 +117,7 @@ def _summary(result: AuditResult, exceptions: Exceptions, copy: Copy, words: Wor
             words("summary.exceptions_here"), lead=words("summary.exceptions", count=words.number(exceptions.total))
         )
         names = exceptions.groups()
-        lines = tuple(f"{words(f'kinds.{name}.title')}: {words.number(exceptions.counts[name])}" for name in names)
+        lines = tuple(_counted(words(f"kinds.{name}.title"), exceptions.counts[name], words) for name in names)
         yield Items(lines, tuple(names))
     else:
         yield Paragraph(words("summary.no_exceptions"))
@@ -131,6 +132,10 @@ def _summary(result: AuditResult, exceptions: Exceptions, copy: Copy, words: Wor
         yield Table(words("figures.verdicts"), columns, tuple(rows))
 
 
+def _counted(title: str, count: int, words: Words) -> str:
+    return words("summary.group", title=title, count=words.number(count))
+
+
 def _verdict(token: str, words: Words) -> str:
     return words(f"verdicts.{token}") if words.has(f"verdicts.{token}") else ""
 
@@ -142,8 +147,8 @@ def _matrix(visits: Sequence[VisitResult], words: Words) -> Iterator[Block]:
         return
     if len(names) > _MATRIX_VISITS or len(subjects) > _MATRIX_SUBJECTS:
         counts = Counter(str(visit.token) for visit in visits)
-        lines = (f"{token}: {words.number(counts[token])}" for token in SetToken if counts[token])
-        yield Paragraph(words("summary.matrix_too_large"), lead=", ".join(lines))
+        lines = (_counted(token, counts[token], words) for token in SetToken if counts[token])
+        yield Paragraph(words("summary.matrix_too_large"), lead=", ".join(lines) + ".")
         return
     cells = {(visit.subject, visit.visit): _cell(visit, words) for visit in visits}
     columns = (Column(words("visits.subject"), 1.2), *(Column(shown(name, 60), 1, "token") for name in names))
@@ -165,20 +170,20 @@ def _exceptions(exceptions: Exceptions, copy: Copy, words: Words) -> Iterator[Bl
         yield Paragraph(words("summary.no_exceptions"))
         return
     yield Paragraph(words("exceptions.language"), kind="aside")
-    columns = (
-        Column(words("exceptions.number"), 0.5, "number"),
-        Column(words("exceptions.where"), 1.3),
-        Column(words("exceptions.image"), 3, "code"),
-        Column(words("exceptions.said"), 3),
-    )
     for name in exceptions.groups():
         count, kept = exceptions.counts[name], exceptions.kept[name]
         title = words(f"kinds.{name}.title")
         yield Heading(3, name, f"{title} ({words.number(count)})")
         yield Paragraph(words(f"kinds.{name}.means"))
         yield Paragraph(words(f"kinds.{name}.next"), lead=words("exceptions.next"))
+        columns = (
+            Column(words("exceptions.number"), 0.5, "number"),
+            Column(words("timeline.step" if name.startswith("custody") else "exceptions.where"), 1.4),
+            Column(words("exceptions.image"), 3, "code"),
+            Column(words("exceptions.said"), 2.9),
+        )
         rows = tuple(_exception(number, finding, words) for number, finding in kept)
-        yield Table(words("exceptions.caption", title=title), columns, rows)
+        yield Table(words("exceptions.caption", title=title), columns, rows, is_spoken=True)
         if count > len(kept):
             key = "exceptions.more" if copy.findings_file else "exceptions.more_anywhere"
             numbers = {"shown": words.number(len(kept)), "count": words.number(count)}
@@ -190,7 +195,7 @@ def _exception(number: int, finding: Finding, words: Words) -> tuple[str, ...]:
     where = [shown(part, 80) for part in (finding.subject, finding.visit) if part]
     if finding.kind == "custody":
         known = finding.parameters
-        step = {"action": shown(known.get("action", "?"), 40), "by": shown(known.get("by", "?"), 80)}
+        step = {"action": drawing.action(known.get("action", "?"), words), "by": shown(known.get("by", "?"), 80)}
         where = [words("exceptions.step", count=shown(known.get("count", "1"), 20), **step)]
     evidence = []
     if finding.path is not None:
@@ -210,14 +215,14 @@ def _visits(result: AuditResult, copy: Copy, words: Words) -> Iterator[Block]:
     if len(shown_visits) > VISITS_SHOWN:
         shown_visits = sorted(shown_visits, key=lambda visit: visit.token is SetToken.COMPLETE)[:VISITS_SHOWN]
     columns = [
-        Column(words("visits.subject"), 2),
-        Column(words("visits.visit"), 2),
-        Column(words("visits.token"), 1.8, "token"),
-        *(Column(words(f"visits.{name}"), 1.1, "number") for name in ("listed", "present", "in_order")),
+        Column(words("visits.subject"), 1.6),
+        Column(words("visits.visit"), 1.6),
+        Column(words("visits.token"), 1.7, "token"),
+        *(Column(words(f"visits.{name}"), 1.4, "number") for name in ("listed", "present", "in_order")),
     ]
     if copy.sees_withheld:
-        columns.append(Column(words("visits.withheld"), 1.1, "number"))
-    columns.append(Column(words("visits.expected"), 1.1))
+        columns.append(Column(words("visits.withheld"), 1.4, "number"))
+    columns.append(Column(words("visits.expected"), 1.3))
     rows = []
     for visit in shown_visits:
         counts = [visit.listed, visit.present, visit.in_order, *([visit.withheld] if copy.sees_withheld else [])]
@@ -243,12 +248,12 @@ def _timeline(result: AuditResult, words: Words) -> Iterator[Block]:
     yield from drawing.timeline(steps, words)
     columns = (
         Column(words("timeline.number"), 0.6, "number"),
-        Column(words("timeline.step"), 1.7),
-        Column(words("timeline.by"), 2.4),
+        Column(words("timeline.step"), 1.5),
+        Column(words("timeline.by"), 2.1),
         Column(words("timeline.images"), 0.9, "number"),
-        Column(words("timeline.claimed"), 1.5),
-        Column(words("timeline.between"), 1.6),
-        Column(words("timeline.finding"), 2.4),
+        Column(words("timeline.claimed"), 1.8),
+        Column(words("timeline.between"), 1.8),
+        Column(words("timeline.finding"), 2.2),
     )
     yield Table(words("timeline.caption"), columns, tuple(_step(number, step, words) for number, step in steps), header=1)
     if len(steps) < len(result.timeline):
@@ -262,7 +267,7 @@ def _step(number: int, step: Step, words: Words) -> tuple[str, ...]:
         found = f"{found}\n{shown(step.detail)}"
     return (
         words.number(number),
-        drawing.action(step, words),
+        drawing.action(step.action, words),
         shown(step.by, 120),
         words.number(step.count),
         moment(step.claimed, ""),
@@ -311,7 +316,7 @@ def _not_shown(words: Words) -> Iterator[Block]:
 
 def _about(result: AuditResult, copy: Copy, words: Words) -> Iterator[Block]:
     yield Heading(2, "about", words("title.about"))
-    kind = result.manifest_kind
+    kind, audience = result.manifest_kind, copy.audience
     as_of = moment(result.trust_as_of, "")
     values = {
         "trial": shown(result.trial),
@@ -319,7 +324,7 @@ def _about(result: AuditResult, copy: Copy, words: Words) -> Iterator[Block]:
         "kind": words(f"kinds_of_list.{kind}") if words.has(f"kinds_of_list.{kind}") else shown(kind),
         "record": shown(result.manifest_record),
         "digest": shown(result.manifest_digest),
-        "audience": shown(copy.audience, 80),
+        "audience": words(f"audiences.{audience}") if words.has(f"audiences.{audience}") else shown(audience, 80),
         "chain": str(result.chain_id),
         "anchor_log": shown(result.anchor_log),
         "trust_as_of": f"{as_of} UTC" if as_of else words("about.not_known"),
