@@ -239,14 +239,9 @@ class _Trail:
 
     def add_loose(self, root: bytes) -> None:
         """Adds the steps of an image with this content that follow a record which is not there."""
-        for one in self.evidence.bundles[self.number].entries:
-            record = one.record.value
+        for one in self.evidence.loose(self.number, root):
             if self.is_full:
                 return
-            if not isinstance(record, CustodyRecord) or record.content != root:
-                continue
-            if record.parents and all(self.evidence.record(self.number, parent) for parent in record.parents):
-                continue
             standing, finding, detail = _stands(self.evidence, self.number, one)
             if finding is None:
                 finding, detail = "gap", "the record that it follows is not there"

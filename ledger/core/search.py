@@ -50,6 +50,7 @@ class Evidence:
         self._slots: dict[tuple[bytes, int], list[Entry]] = {}
         self._entries: dict[int, Mapping[bytes, Entry]] = {}
         self._followers: dict[int, Mapping[bytes, list[Entry]]] = {}
+        self._loose: dict[int, Mapping[bytes, list[Entry]]] = {}
         for bundle in self.bundles:
             for entry in bundle.entries:
                 self._slots.setdefault((entry.record.key, entry.record.counter), []).append(entry)
@@ -76,16 +77,22 @@ class Evidence:
             return None
 
     def candidates(self, subject: Subject) -> Iterator[tuple[int, Seal]]:
-        """Step 2: (bundle number, seal) of every seal that may be this image's."""
+        """Step 2: (bundle number, seal) of every seal that may be this image's; where there are too many, those of its
+        SOPInstanceUID before those that only have its pixels, as a black frame's do."""
         asked = list(_asked(subject)) if any(self._studies) else []
         for number, bundle in enumerate(self.bundles):
             hits: set[int] = set()
+            own: set[int] = set()
             for finder, seals in self._studies[number]:
                 for item, value in asked:
-                    hits.update(seals.get(finder.token(item, value), ()))
+                    found = seals.get(finder.token(item, value), ())
+                    hits.update(found)
+                    if item != content.PIXELS:
+                        own.update(found)
             if not hits and len(bundle.seals) <= OPENING_LIMIT:
                 hits.update(index for index, seal in enumerate(bundle.seals) if _is_of(seal, subject))
-            yield from ((number, bundle.seals[index]) for index in sorted(hits)[:CANDIDATE_LIMIT])
+            chosen = sorted(hits, key=lambda index: (index not in own, index))[:CANDIDATE_LIMIT]
+            yield from ((number, bundle.seals[index]) for index in sorted(chosen))
 
     def rivals(self, entry: Entry) -> list[Entry]:
         """Other records in the same slot (key and counter) of a key: one that signed two is not to be believed."""
@@ -112,6 +119,19 @@ class Evidence:
                     followers.setdefault(one, []).append(entry)
             self._followers[number] = followers
         return self._followers[number].get(record_id, [])
+
+    def loose(self, number: int, root: bytes) -> list[Entry]:
+        """The custody records of a bundle with this content that follow none, or a record which is not there."""
+        if number not in self._loose:
+            loose: dict[bytes, list[Entry]] = {}
+            for entry in self.bundles[number].entries:
+                record = entry.record.value
+                if isinstance(record, CustodyRecord):
+                    there = [self.record(number, parent) for parent in record.parents]
+                    if not there or None in there:
+                        loose.setdefault(record.content, []).append(entry)
+            self._loose[number] = loose
+        return self._loose[number].get(root, [])
 
 
 def claimed_device(subject: Subject) -> bytes | None:

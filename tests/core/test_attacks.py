@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 import tomli_w
+from cryptography import x509
 
 from ledger.core import evidence, trust
 from ledger.core.errors import EvidenceInvalid, FixInput
@@ -132,6 +133,8 @@ def test_a_trust_file_with_any_bit_flipped_trusts_no_longer(path):
             flipped: object = value + 1
         elif path[-1] == "certificate":
             flipped = flipped_pem(value, position)
+            if is_same_certificate(value, flipped):
+                continue
         else:
             digit = value[position]
             flipped = value[:position] + ("0" if digit != "0" else "1") + value[position + 1 :]
@@ -141,6 +144,15 @@ def test_a_trust_file_with_any_bit_flipped_trusts_no_longer(path):
         except FixInput:
             continue
         assert verdict.token in (Token.NOT_CHECKED, Token.REVOKED), position
+
+
+def is_same_certificate(one: str, other: str) -> bool:
+    """Whether nothing is flipped but the count of bits that the signature's last byte leaves unused."""
+    try:
+        first, second = (x509.load_pem_x509_certificate(pem.encode()) for pem in (one, other))
+        return (first.tbs_certificate_bytes, first.signature) == (second.tbs_certificate_bytes, second.signature)
+    except ValueError:
+        return False
 
 
 def flipped_pem(pem: str, position: int) -> str:

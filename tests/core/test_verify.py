@@ -57,6 +57,14 @@ def test_one_of_many_is_found_and_wrong_tokens_are_damage(world):
     assert all(verdict_of(subject, blind, trust).token is Token.NOT_CHECKED for subject in subjects)
 
 
+def test_one_of_very_many_with_the_same_pixels_is_found(world):
+    """A series of black frames: the image's own seal is looked at, however many have its pixels."""
+    subjects = [make_subject(SOPInstanceUID=f"1.2.{number}") for number in range(70)]
+    bundle = world.anchored([world.seal(subject) for subject in subjects])
+    for subject in (subjects[0], subjects[-1]):
+        assert verdict_of(subject, bundle, world.trust(8)).token is Token.AUTHENTIC
+
+
 def test_changed_pixels_are_altered_and_shown_where(world):
     frame = np.random.default_rng(1).integers(0, 4096, (130, 70), dtype=np.uint16)
     sealed = subject_of(frame)
