@@ -194,6 +194,11 @@ def _in_order(at: Journey) -> None:
     early = at.child(original)
     at.derive(early, at.parent(original, in_log=False))
     at.expect("derived from what is not anchored yet", "PENDING", 4, early)
+    original = at.image()
+    early = at.child(original)
+    at.derive(early, at.parent(original, in_log=False))
+    at.seals.append(at.world.seal(replace(early, attributes=dict(early.attributes) | {"PatientID": "S09"})))
+    at.expect("the same, sealed with another patient and anchored", "MISMATCH", 1, early, differing=("PatientID",))
 
     parents = [at.parent(at.image()), at.parent(at.image())]
     result = at.child(at.image(), pixels=True)
@@ -219,6 +224,11 @@ def _synthetic(at: Journey) -> None:
     sealed = replace(made, attributes=dict(made.attributes) | {"PatientID": "4712"})
     at.seals.append(at.world.seal(sealed))
     at.expect("generated pixels that a device sealed as a patient's", "MISMATCH", 1, sealed, differing=("PatientID",))
+    sealed = at.image()
+    at.seals.append(at.world.seal(sealed))
+    claimed = replace(sealed, attributes=dict(sealed.attributes) | {"PatientID": "SYN3"})
+    at.seals.append(at.world.synthesise(claimed, "a model", signer=at.maker, in_log=False))
+    at.expect("sealed pixels that someone says were generated, not anchored", "AUTHENTIC", 0, sealed)
 
     original = at.image()
     first, second = at.parent(original), at.world.synthesise(at.image(), "a model", signer=at.maker)
@@ -433,10 +443,16 @@ def _damaged(first: Case, bundle: evidence.Bundle) -> list[Case]:
         "the type of the head": lambda all_: seal(all_)["record"].update(type="AcquisitionRecord"),
         "members of another type": lambda all_: seal(all_)["record"].update(meaning="reviewed"),
         "a member too few": lambda all_: seal(all_)["record"].pop("action"),
-        "an approval as a seal": lambda all_: seal(all_).update(record=all_["records"][3]["record"]),
+        "an approval as a seal": lambda all_: all_["seals"].append(
+            {**seal(all_), "find": "A" * 22, "record": all_["records"][3]["record"]}
+        ),
     }
-    again = changed(lambda all_: all_["records"].append({**all_["records"][0], "leaves": None}))
-    bundles = [("whole", first["expect"], text), ("the parent again, without leaves", first["expect"], again)]
+
+    def doubled(copied: Case) -> None:
+        bare = {**copied["records"][0], "leaves": None}
+        copied["records"] = [bare, *copied["records"], bare]
+
+    bundles = [("whole", first["expect"], text), ("the parent also without leaves", first["expect"], changed(doubled))]
     bundles += [(name, {"verdict": "NOT_CHECKED", "exit_code": 7}, changed(change)) for name, change in damages.items()]
     like = {"trust": {"of": first["name"]}, "subject": first["subject"], "facts": first["facts"]}
     return [{"name": f"damaged custody: {name}", "expect": expect, **like, "bundle": made} for name, expect, made in bundles]
