@@ -56,9 +56,9 @@ class Demo:
         self._at_site("seal", str(self._folder / "made/xr1"), "--device", "xr1")
         self._say("The gateway de-identifies two images with a receipt, and the lab declares a generated image for what it is.")
         deidentified = ["--profile", "ps3.15-basic", "--patient-id", "S01", "--device", "gateway"]
-        for name in ("CT_small.dcm", "examples_jpeg2k.dcm"):
-            target = str(self._folder / "received/8-de-identified" / name)
-            self._at_site("derive", str(self._folder / "made/ct1" / name), target, *deidentified)
+        for image in ("CT_small.dcm", "examples_jpeg2k.dcm"):
+            target = str(self._folder / "received/8-de-identified" / image)
+            self._at_site("derive", str(self._folder / "made/ct1" / image), target, *deidentified)
         self._make_synthetic()
         generator = ["--synthetic", "--generator", "a model of noise"]
         self._at_site("seal", str(self._folder / "received/9-generated"), *generator, "--device", "lab")
@@ -122,7 +122,8 @@ class Demo:
         """An image that no device made."""
         dataset = pydicom.dcmread(self._folder / "made/ct1/MR_small.dcm")
         dataset.PatientName = dataset.PatientID = "SYNTHETIC"
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.9"
+        dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID}.9"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         noise = np.random.default_rng(7).normal(400, 120, dataset.pixel_array.shape)
         dataset.PixelData = noise.clip(0, 2000).astype(dataset.pixel_array.dtype).tobytes()
         _save(dataset, self._folder / "received/9-generated/noise.dcm")

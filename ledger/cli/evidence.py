@@ -20,6 +20,7 @@ log_app = typer.Typer(help="The transparency log: mirror it, check a mirror.", n
 def register(app: typer.Typer) -> None:
     app.add_typer(bundle_app, name="bundle", rich_help_panel="Evidence")
     app.add_typer(log_app, name="log", rich_help_panel="Evidence")
+    app.command(rich_help_panel="Evidence")(renew)
 
 
 @bundle_app.command("export")
@@ -115,3 +116,34 @@ def log_check(
         write_json({"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(), "ok": True})
     else:
         OUT.print(f"in order: {checkpoint.size} records of {plain(checkpoint.origin)} lead to the signed root")
+
+
+def renew(
+    paths: Annotated[list[str], typer.Argument(metavar="PATHS...", help="The images: they are read again.")],
+    bundle: Annotated[list[Path], typer.Option("--bundle", help="Their evidence: a bundle, or a folder of them. Repeatable.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder for the renewed bundles.")],
+    timeout: Annotated[int, typer.Option(help="Seconds to wait until the renewal is final.", min=1)] = 600,
+    site: SiteOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Carry old evidence to a newer hash (BLAKE3) before the old one falls, and anchor that. Repeatable.
+
+    Each image is verified first, and only evidence that is in order now is renewed. Verifiers need this site's trust file anew:
+    it names the renewal log. Exit code 7 where an image was not renewed.
+
+    Example: [bold]scanseal renew study/ --bundle evidence/ -o renewed/[/bold]
+    """
+    with ExitStack() as stack:
+        advance = stack.enter_context(progress("renewing", None, quiet=json))
+        done = assembly.renew(site, bundle, listed(paths), output, timeout, advance)
+    if json:
+        rows = [{"path": path, "error": error} for path, error in done.refused]
+        write_json({"renewed": done.renewed, "already_renewed": done.before, "refused": rows, "block": done.block})
+    else:
+        OUT.print(f"renewed {done.renewed}, already renewed {done.before}, refused {len(done.refused)}")
+        for path, error in done.refused:
+            OUT.print(f"  {plain(path)}: {plain(error)}")
+        if done.renewed:
+            OUT.print(f"wrote {done.files} bundles to {plain(str(output))}; give verifiers this site's trust file again")
+    if done.refused:
+        raise typer.Exit(7)

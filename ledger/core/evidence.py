@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from ledger.core import certificates
 from ledger.core.content import Salts
 from ledger.core.custody import Statement
 from ledger.core.errors import EvidenceInvalid, FixInput
@@ -168,6 +169,29 @@ class Included(_Part):
     path: Bytes
 
 
+class BeaconPart(_Part):
+    """A recent block that the contract itself looked up when it took the anchor."""
+
+    number: UInt64
+    hash: Word
+
+
+class Renewed(_Part):
+    """An anchored renewal of this seal's evidence (`renewal`): its place in the batch between two sizes of a renewal log, and
+    what the AnchorLog stored with it; `state` says which state proof shows it."""
+
+    hash: Literal["blake3"]
+    log_id: Word
+    old_size: UInt64
+    new_size: UInt64
+    index: UInt64
+    path: Bytes
+    block_number: UInt64
+    block_time: UInt64
+    beacons: Annotated[tuple[BeaconPart, ...], Field(strict=False)]
+    state: UInt64
+
+
 class Seal(_Part):
     """One sealed image: record, signature, leaves (32 bytes an item, in order) and the key of the salts.
 
@@ -185,6 +209,7 @@ class Seal(_Part):
     decoder: str | None = None
     included: Included | None = None
     tiles: Tiles | None = None
+    renewals: Annotated[tuple[Renewed, ...], Field(strict=False, exclude_if=lambda renewals: not renewals)] = ()
 
     @cached_property
     def signed(self) -> SignedRecord:
@@ -230,13 +255,6 @@ class RecordEntry(_Part):
 
 Entry = Seal | RecordEntry
 """A signed record as a bundle has it."""
-
-
-class BeaconPart(_Part):
-    """A recent block that the contract itself looked up when it took the anchor."""
-
-    number: UInt64
-    hash: Word
 
 
 class Anchor(_Part):
@@ -304,10 +322,18 @@ def parse(data: bytes) -> Bundle:
         if entry.included is not None and entry.included.anchor >= len(bundle.anchors):
             place = f"seals.{number}" if number < len(bundle.seals) else f"records.{number - len(bundle.seals)}"
             raise EvidenceInvalid(f"the bundle's {place}.included.anchor: there are {len(bundle.anchors)} anchors")
+    for number, seal in enumerate(bundle.seals):
+        if any(one.state >= len(bundle.states) for one in seal.renewals):
+            raise EvidenceInvalid(f"the bundle's seals.{number}.renewals: there are {len(bundle.states)} states")
     for number, anchor in enumerate(bundle.anchors):
         if anchor.state >= len(bundle.states):
             raise EvidenceInvalid(f"the bundle's anchors.{number}.state: there are {len(bundle.states)} states")
     return bundle
+
+
+def key_of(certificate: bytes) -> bytes:
+    """The key id that a certificate (DER) is for."""
+    return certificates.parse(certificate).key
 
 
 def write(bundle: Bundle) -> bytes:

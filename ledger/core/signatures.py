@@ -40,6 +40,11 @@ def _public_key(public_key_der: bytes) -> tuple[str, ec.EllipticCurvePublicKey, 
     return key.curve.name, key, fast
 
 
+def curve_of(public_key_der: bytes) -> str:
+    """The curve of a key: secp256k1 or secp256r1 (P-256). Raises EvidenceInvalid for another."""
+    return _public_key(public_key_der)[0]
+
+
 def low_s(curve: str, signature: bytes) -> bytes:
     """`r || s` with `s` in the lower half of the group's order: the one form of a signature that verifies here."""
     order = ORDERS[curve]

@@ -48,12 +48,24 @@ def stand(evidence: Evidence, number: int, entry: Entry) -> Standing:
     if isinstance(record, Approval) and (not isinstance(holder, Person) or holder.printed_name != record.name):
         raise EvidenceInvalid("the approval's key does not belong to a person of that name", "certificate")
     anchor, state, is_settled = _anchored(proofs, entry)
+    _refuse_fallen(evidence, certificate, anchor)
     refused = _Key(evidence, proofs, entry, certificate).refusal(anchor, state)
     lower = proofs.beacon_time(anchor, record.beacon_number, record.beacon_hash) if anchor else None
     bracket = (lower, anchor.block_time if anchor else None)
     clock = _clock_contradiction(record.claimed_time, bracket, proofs.trust.policy.clock_tolerance_s)
     as_of = proofs.state(anchor.state).header.timestamp if anchor else None
     return Standing(record_id, holder, anchor, state, is_settled, refused, clock, bracket, as_of)
+
+
+def _refuse_fallen(evidence: Evidence, certificate: Certificate, anchor: ProvenAnchor | None) -> None:
+    """A signature by an algorithm that has fallen counts where it was on chain before: nobody could forge it then."""
+    for fallen in evidence.trust.fallen:
+        is_its = fallen.algorithm == signatures.curve_of(certificate.public_key_der)
+        if is_its and (anchor is None or anchor.block_time >= fallen.since):
+            raise EvidenceInvalid(
+                f"it is signed with {fallen.algorithm}, which has fallen by the trust file before the record was on chain",
+                "signature",
+            )
 
 
 def _anchored(proofs: Proofs, entry: Entry) -> tuple[ProvenAnchor | None, KeyState, bool]:

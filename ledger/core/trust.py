@@ -66,6 +66,20 @@ class TrustedLog(_Part):
     key: Word
 
 
+class RenewalLog(_Part):
+    """A log of renewals that is accepted: its trees are of this hash."""
+
+    log_id: Word
+    hash: Literal["blake3"]
+
+
+class Fallen(_Part):
+    """An algorithm that is not trusted any more since a time (seconds since 1970)."""
+
+    algorithm: Literal["sha256", "secp256k1", "secp256r1"]
+    since: Annotated[int, Field(gt=0)]
+
+
 class Authority(_Part):
     """A site's certificate authority, accepted as an issuer of device certificates (PEM)."""
 
@@ -116,6 +130,8 @@ class Trust(_Part):
     device_registry: Contract
     logs: Annotated[tuple[TrustedLog, ...], Field(strict=False)]
     authorities: Annotated[tuple[Authority, ...], Field(strict=False)]
+    renewal_logs: Annotated[tuple[RenewalLog, ...], Field(strict=False)] = ()
+    fallen: Annotated[tuple[Fallen, ...], Field(strict=False)] = ()
     blocks: Annotated[tuple[Block, ...], Field(strict=False)] = ()
     keys: Annotated[tuple[KeyNotice, ...], Field(strict=False)] = ()
     devices: Annotated[tuple[DeviceNotice, ...], Field(strict=False)] = ()

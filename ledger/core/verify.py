@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ledger.core import content
+from ledger.core import content, renewal
 from ledger.core.attributes import ATTRIBUTES
 from ledger.core.custody import Statement
 from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, Unreadable
@@ -85,6 +85,7 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> tup
         standing = stand(evidence, number, seal)  # 4 to 9
         lineage = trace(evidence, number, seal, standing)  # 10
         trail = replay(evidence, number, seal, standing)
+        renewal.check_fallen(evidence, renewal.renewals(evidence, number, seal, subject))
         verdict = _Judgement(subject, seal, comparison, lineage, trail, evidence.facts.settled >= 0).verdict()
         return _rank(verdict, lineage), verdict
     except EvidenceInvalid as error:

@@ -141,6 +141,7 @@ class Verifier:
             candidates = list(evidence.candidates(part.subject))
             for number, seal in candidates:
                 keys.add(seal.record.key)
+                blocks.update(filter(None, (evidence.state_block(number, one.state) for one in seal.renewals)))
                 blocks.add(seal.record.beacon_number)
                 if seal.included is not None:
                     state = evidence.bundles[number].anchors[seal.included.anchor].state
