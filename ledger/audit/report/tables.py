@@ -1,12 +1,14 @@
 """The report for programs: CSV of all images and all exceptions, and JSON of everything. They stream: memory stays flat.
 
-Names and values are the same in every language. JSON holds values as they are; CSV as `visible` text.
+Names and values are the same in every language. JSON holds values as they are, but for half characters (of a file name that is
+no text), which no JSON can; CSV holds `visible` text.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, Final, TextIO
@@ -21,6 +23,7 @@ IMAGE_COLUMNS: Final = (
 FINDING_COLUMNS: Final = ("number", "kind", "subject", "visit", "path", "verdict", "record_id", "detail", "parameters")
 _FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """What a spreadsheet may take for a formula's start."""
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
 
 
 class Csv:
@@ -60,7 +63,7 @@ class Json:
 
     def __init__(self, file: TextIO, result: AuditResult, audience: str, *, sees_withheld: bool) -> None:
         self._file, self._is_first = file, True
-        head = json.dumps(_head(result, audience, sees_withheld=sees_withheld), indent=1)
+        head = _dumps(_head(result, audience, sees_withheld=sees_withheld), indent=1)
         file.write(head.removesuffix("\n}"))
         self._open("findings")
 
@@ -83,8 +86,12 @@ class Json:
         self._is_first = True
 
     def _item(self, value: Mapping[str, Any]) -> None:
-        self._file.write(("\n  " if self._is_first else ",\n  ") + json.dumps(value))
+        self._file.write(("\n  " if self._is_first else ",\n  ") + _dumps(value))
         self._is_first = False
+
+
+def _dumps(value: Mapping[str, Any], indent: int | None = None) -> str:
+    return _HALF.sub(lambda match: visible(match[0]), json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def schema() -> str:
