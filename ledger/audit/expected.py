@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from ledger.core.errors import FixInput
 from ledger.core.manifest import is_text
 
@@ -117,6 +119,8 @@ def _names(header: Sequence[str]) -> list[str]:
 
 def _json_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
+        # This parser bounds its depth by itself; the next one would follow any depth down the C stack.
+        from_json(text)
         value = json.loads(text, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         raise FixInput(f"{name}: not JSON ({_first_line(error)})") from error
