@@ -177,7 +177,7 @@ def _exceptions(exceptions: Exceptions, copy: Copy, words: Words) -> Iterator[Bl
         yield Paragraph(words(f"kinds.{name}.means"))
         yield Paragraph(words(f"kinds.{name}.next"), lead=words("exceptions.next"))
         columns = (
-            Column(words("exceptions.number"), 0.5, "number"),
+            Column(words("exceptions.number"), 0.6, "number"),
             Column(words("timeline.step" if name.startswith("custody") else "exceptions.where"), 1.4),
             Column(words("exceptions.image"), 3, "code"),
             Column(words("exceptions.said"), 2.9),
@@ -247,10 +247,10 @@ def _timeline(result: AuditResult, words: Words) -> Iterator[Block]:
     yield Paragraph(words("timeline.scale"), kind="aside")
     yield from drawing.timeline(steps, words)
     columns = (
-        Column(words("timeline.number"), 0.6, "number"),
+        Column(words("timeline.number"), 0.7, "number"),
         Column(words("timeline.step"), 1.5),
         Column(words("timeline.by"), 2.1),
-        Column(words("timeline.images"), 0.9, "number"),
+        Column(words("timeline.images"), 1, "number"),
         Column(words("timeline.claimed"), 1.8),
         Column(words("timeline.between"), 1.8),
         Column(words("timeline.finding"), 2.2),
