@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ WorkbookOption = Annotated[Path, typer.Option("--workbook", help="The audit's wo
 ManifestOption = Annotated[Path, typer.Option("--manifest", "-m", help="The signed list (.jsonl), or the folder it is in.")]
 EvidenceOption = Annotated[Path | None, typer.Option("--evidence", help="Its evidence (default: evidence/ beside it).")]
 WORKBOOK = Path("audit.sqlite")
+Lang = Literal["en", "fr"]
 
 
 def register(app: typer.Typer) -> None:
@@ -127,6 +128,32 @@ def _show(result: AuditResult, workbook: Path | None) -> None:
         OUT.print(f"  signed by {plain(one.name)}, {plain(one.meaning)}, {moment(one.time)}")
     if workbook is not None:
         OUT.print(f"next: [bold]scanseal audit report --workbook {plain(str(workbook))} -o report[/bold]")
+
+
+@audit_app.command("report")
+def audit_report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder for the report.")],
+    workbook: WorkbookOption = WORKBOOK,
+    lang: Annotated[Lang, typer.Option("--lang", help="en or fr. Verdicts are never translated.")] = "en",
+    audience: Annotated[
+        str,
+        typer.Option("--for", help="Who reads it: auditor, sponsor, reader. A reader's copy does not tell what was withheld."),
+    ] = "auditor",
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="html, pdf, csv, json (default: all). Repeatable.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write what an audit found: one HTML page that needs no network, a PDF, CSV and JSON, all from the same result.
+
+    Example: [bold]scanseal audit report -o rapport --lang fr[/bold]
+    """
+    written = assembly_trials.report(workbook, output, lang, audience, formats or [])
+    if json:
+        write_json({"files": [str(path) for path in written]})
+        return
+    for path in written:
+        OUT.print(plain(str(path)))
 
 
 @audit_app.command("pack")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ledger.cli.output import ERR, OUT, plain, progress, table, write_json
-from ledger.cli.verifying import JsonOption, Paths, SiteOption, listed
+from ledger.cli.verifying import JsonOption, Paths, SiteOption, left_out, listed
 from ledger.core.errors import FixInput, Unreadable
 from ledger.wiring import assembly
 
@@ -44,12 +44,13 @@ def seal(
     if synthetic != (generator is not None) or (generator is not None and not (generator.strip() and generator.isprintable())):
         raise FixInput("--synthetic and --generator NAME go together: what generated the images, in one line")
     rows: list[dict[str, Any]] = []
+    images = assembly.images(listed(paths))
     with ExitStack() as stack:
         sealing = stack.enter_context(assembly.sealing(site, device))
         if sealing.warning:
             ERR.print(f"[yellow]warning:[/yellow] {plain(sealing.warning)}")
         advance = stack.enter_context(progress("sealing", None, quiet=json))
-        for count, outcome in enumerate(sealing.seal(assembly.images(listed(paths)), hash_name, generator), 1):
+        for count, outcome in enumerate(sealing.seal(images, hash_name, generator), 1):
             advance(count)
             row: dict[str, Any] = {"path": outcome.path, "error": outcome.error, "has_pixels": outcome.has_pixels}
             if outcome.receipt is not None:
@@ -64,13 +65,15 @@ def seal(
     failed = [row for row in rows if row["error"] and row["has_pixels"]]
     without_pixels = sum(1 for row in rows if not row["has_pixels"])
     if not rows:
-        raise FixInput("no images there: name files or folders with DICOM images")
+        raise FixInput(f"no images there{left_out(images.skipped, 0)}: name files or folders with DICOM images")
     before = len(rows) - new - len(failed) - without_pixels
     if json:
         counts = {"sealed": new, "already_sealed": before, "failed": len(failed), "without_pixels": without_pixels}
+        counts["skipped"] = images.skipped
         write_json(counts | {"images": rows})
     else:
-        OUT.print(f"sealed {new}, already sealed {before}, not sealed {len(failed)}, without pixels {without_pixels}")
+        rest = left_out(images.skipped, without_pixels)
+        OUT.print(f"sealed {new}, already sealed {before}, not sealed {len(failed)}{rest}")
         for row in failed:
             OUT.print(f"  {plain(row['path'])}: {plain(row['error'])}")
         raw = sum(1 for row in rows if str(row.get("profile", "")).startswith("raw1"))

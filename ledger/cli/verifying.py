@@ -18,6 +18,7 @@ from ledger.core.verdict import Token, Verdict, worst
 from ledger.wiring import assembly
 
 if TYPE_CHECKING:
+    from ledger.wiring.images import Images
     from ledger.wiring.verification import Result
 
 Paths = Annotated[
@@ -49,6 +50,8 @@ def verify(
 ) -> None:
     """Say of each image whether its custody is proven.
 
+    In folders and archives, DICOM objects without pixels and other files are counted and left out.
+
     Exit codes: 0 AUTHENTIC or DERIVED, 1 ALTERED, MISMATCH, REVOKED or STRIPPED, 3 UNREGISTERED, 4 PENDING, 6 ledger out of
     reach,
     7 unreadable, 9 DECLARED_SYNTHETIC, 2 usage. Of many images the worst decides (1 > 5 > 8 > 9 > 6 > 7 > 3 > 4 > 0).
@@ -59,11 +62,16 @@ def verify(
     counts: Counter[Token] = Counter()
     as_of: int | None = None
     rows: list[dict[str, Any]] = []
+    without_pixels = 0
+    images = assembly.images(listed(paths))
     with ExitStack() as stack:
-        results = _results(stack, paths, site, trust, bundle, offline)
+        results = _results(stack, images, site, trust, bundle, offline)
         advance = stack.enter_context(progress("verifying", None, quiet=json))
         for count, result in enumerate(results, 1):
             advance(count)
+            if result.without_pixels:
+                without_pixels += 1
+                continue
             decisive = worst(filter(None, (decisive, result.verdict)))
             counts[result.verdict.token] += 1
             as_of = min(filter(None, (as_of, result.verdict.as_of)), default=None)
@@ -72,12 +80,15 @@ def verify(
             elif not quiet or result.verdict.exit_code:
                 _show(result)
     if decisive is None:
-        raise FixInput("no images there: name files or folders with DICOM images")
+        raise FixInput(f"no images there{left_out(images.skipped, without_pixels)}: name files or folders with DICOM images")
     if json:
-        write_json({"verdict": str(decisive.token), "exit_code": decisive.exit_code, "images": rows})
+        found = {"images": rows, "skipped": images.skipped, "without_pixels": without_pixels}
+        write_json({"verdict": str(decisive.token), "exit_code": decisive.exit_code} | found)
     else:
         tally = ", ".join(f"{number} {styled(token)}" for token, number in counts.most_common())
-        OUT.print(f"{counts.total()} image{'s' if counts.total() > 1 else ''}: {tally}")
+        OUT.print(
+            f"{counts.total()} image{'s' if counts.total() > 1 else ''}: {tally}{left_out(images.skipped, without_pixels)}"
+        )
         if as_of is not None:
             OUT.print(f"[dim]nobody was asked: keys are as of {moment(as_of)}, younger news is the trust file's[/dim]")
     raise typer.Exit(decisive.exit_code)
@@ -108,7 +119,7 @@ def explain(
     Example: [bold]scanseal explain scan.dcm --trust trust.toml[/bold]
     """
     with ExitStack() as stack:
-        results = list(_results(stack, [file], site, trust, bundle, offline))
+        results = list(_results(stack, assembly.images(listed([file])), site, trust, bundle, offline))
     if len(results) != 1:
         raise FixInput(f"explain takes one image, {len(results)} are there: use `scanseal verify`")
     verdict = results[0].verdict
@@ -163,10 +174,17 @@ def inspect(
 
 
 def _results(
-    stack: ExitStack, paths: list[str], site: Path | None, trust: Path | None, bundle: list[Path] | None, offline: bool
+    stack: ExitStack, images: Images, site: Path | None, trust: Path | None, bundle: list[Path] | None, offline: bool
 ) -> Iterator[Result]:
     verifier = stack.enter_context(assembly.verifier(site, trust, bundle or [], offline=offline))
-    return verifier.verify(assembly.images(listed(paths)))
+    return verifier.verify(images)
+
+
+def left_out(skipped: int, without_pixels: int) -> str:
+    """What was found and is no image, in brackets; empty when there was nothing."""
+    parts = [(without_pixels, "without pixels"), (skipped, "no DICOM")]
+    said = ", ".join(f"{number} {what}" for number, what in parts if number)
+    return f" (left out: {said})" if said else ""
 
 
 def listed(paths: list[str]) -> Iterator[str]:
@@ -182,4 +200,4 @@ def listed(paths: list[str]) -> Iterator[str]:
             yield path
 
 
-__all__ = ["ERR", "BundleOption", "JsonOption", "Paths", "SiteOption", "TrustOption", "iso", "listed", "register"]
+__all__ = ["ERR", "BundleOption", "JsonOption", "Paths", "SiteOption", "TrustOption", "iso", "left_out", "listed", "register"]

@@ -36,9 +36,13 @@ class Lineage:
     links: tuple[Link, ...]
 
     @property
-    def origin(self) -> Standing:
+    def first(self) -> Link:
         """The first record of the image: the end of the way along first parents."""
-        return next(link.standing for link in self.links if not isinstance(link.entry.record.value, CustodyRecord))
+        return next(link for link in self.links if not isinstance(link.entry.record.value, CustodyRecord))
+
+    @property
+    def origin(self) -> Standing:
+        return self.first.standing
 
     @property
     def generator(self) -> str | None:

@@ -1,7 +1,7 @@
 """Pixel digests: what stays the same on every lossless road an image travels, and nothing else. FORMAT.md §1.
 
-`px1` hashes sample values, tile by tile; `cs1` hashes the codestream of a lossy source; `raw1` hashes the element's bytes as
-stored. Here are the hashes alone: which profile an image gets, and what its values are, is `ledger.dicom`'s knowledge.
+Here are the profiles and `px1`, which hashes sample values, tile by tile; `cs1` and `raw1` are in `ledger.core.stored_pixels`.
+These are the hashes alone: which profile an image gets, and what its values are, is `ledger.dicom`'s knowledge.
 A digest proves that two images have equal samples (or bytes); it says nothing about who made them or when.
 """
 
@@ -26,7 +26,6 @@ Samples = np.ndarray[Any, np.dtype[Any]]
 Buffer = bytes | bytearray | memoryview
 
 NO_PALETTE: Final = bytes(32)
-FAMILIES: Final = ("JPEG", "JPEGLS", "JPEG2000", "HTJ2K", "VIDEO")
 _SMALL_FRAME_PIXELS: Final = 1 << 20
 _THREADED_BYTES: Final = 1 << 20
 _SLOT_HEAD: Final = 64  # keeps a tile's values aligned; the byte before them is the leaf's 0x00
@@ -159,7 +158,8 @@ class ChangedTile:
     height: int
 
 
-def _hash_of(hash_name: str) -> Callable[[Buffer], bytes]:
+def hash_of(hash_name: str) -> Callable[[Buffer], bytes]:
+    """The hash of that name. Raises FixInput for one that no profile uses."""
     try:
         return _HASHES[hash_name]
     except KeyError:
@@ -191,7 +191,7 @@ def frame_tiles(
         raise FixInput(f"samples of type {frame.dtype} do not fit {header.width} bytes")
     if bits is not None and not 1 <= bits <= 8 * header.width:
         raise FixInput(f"{bits} bits stored do not fit {header.width} bytes")
-    hashed = _hash_of(hash_name)
+    hashed = hash_of(hash_name)
     edge = header.tile_edge
     bands = range(0, header.rows, edge)
     if header.frame_bytes < _THREADED_BYTES or len(bands) < 2 or threads < 2:
@@ -290,7 +290,7 @@ def _px1_digest(header: PixelHeader, root: bytes, hash_name: str) -> bytes:
         header.frames,
         header.tile_edge.bit_length() - 1,
     )
-    return _hash_of(hash_name)(b"scanseal/px1\0" + numbers + header.palette + root)
+    return hash_of(hash_name)(b"scanseal/px1\0" + numbers + header.palette + root)
 
 
 def palette_hash(channels: Sequence[tuple[int, int, Samples]], hash_name: str = "sha256") -> bytes:
@@ -302,27 +302,7 @@ def palette_hash(channels: Sequence[tuple[int, int, Samples]], hash_name: str = 
         if bits not in (8, 16):
             raise FixInput(f"palette entries of {bits} bits: 8 and 16 are possible")
         message += struct.pack("<IiB", len(entries), first, bits) + entries.astype("<u2").tobytes()
-    return _hash_of(hash_name)(message)
-
-
-# ---- cs1 and raw1 -------------------------------------------------------------------------------------------------
-
-
-def cs1(family: str, codestreams: Iterable[Buffer], hash_name: str = "sha256") -> PixelDigest:
-    """The `cs1` digest of each frame's codestream (already joined and stripped), FORMAT.md §1.3; `family` is in FAMILIES."""
-    if family not in FAMILIES:
-        raise FixInput(f"unknown codestream family {family!r}: use {', '.join(FAMILIES)}")
-    leaves = tuple(merkle.leaf_hash(struct.pack("<Q", len(stream)) + bytes(stream), hash_name) for stream in codestreams)
-    if not leaves:
-        raise FixInput("no codestream")
-    message = b"scanseal/cs1\0" + family.encode() + b"\0" + struct.pack("<I", len(leaves)) + merkle.root_of(leaves, hash_name)
-    return PixelDigest(f"cs1-{hash_name}", _hash_of(hash_name)(message), frames=leaves)
-
-
-def raw1(transfer_syntax: str, value: Buffer, hash_name: str = "sha256") -> PixelDigest:
-    """The `raw1` digest of a pixel element's value bytes as stored, FORMAT.md §1.4."""
-    message = b"".join((b"scanseal/raw1\0", transfer_syntax.encode("ascii"), b"\0", value))
-    return PixelDigest(f"raw1-{hash_name}", _hash_of(hash_name)(message))
+    return hash_of(hash_name)(message)
 
 
 # ---- one frame of many, and where an image was changed --------------------------------------------------------------

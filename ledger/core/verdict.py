@@ -93,7 +93,8 @@ class Verdict:
     a side is not proven. `record_id` is the record that was compared, if any. `differing` names attributes that are not what
     was sealed. `custody` is the image's history, its first record first; `generator` names what made a declared synthetic
     image. `as_of` is set where nobody was asked: the time of the oldest state that the keys were proven in; of what happened to
-    them later only the trust file can tell.
+    them later only the trust file can tell. `origin` is the slot (key id, counter) of the image's first record, as its evidence
+    proves it.
     """
 
     token: Token
@@ -109,6 +110,7 @@ class Verdict:
     custody: tuple[CustodyStep, ...] = ()
     generator: str | None = None
     as_of: int | None = None
+    origin: tuple[bytes, int] | None = None
 
     def __post_init__(self) -> None:
         if self.exit_code < 0:

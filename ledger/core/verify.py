@@ -170,6 +170,7 @@ class _Judgement:
             custody=(*self.lineage.steps(), *self.trail),
             generator=self.lineage.generator if self.comparison.same_pixels else None,
             as_of=None if self.is_online else self.lineage.as_of,
+            origin=(self.lineage.first.entry.record.key, self.lineage.first.entry.record.counter),
         )
 
     def _outcome(self, refused: str | None, clock: str | None) -> tuple[Token, tuple[str, ...]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ledger.wiring.anchors import SiteAnchoring
     from ledger.wiring.bundles import Exporter
     from ledger.wiring.export import Export
-    from ledger.wiring.images import Found
+    from ledger.wiring.images import Found, Images
     from ledger.wiring.renewing import Renewal
     from ledger.wiring.sealing import Sealing, Signing
     from ledger.wiring.verification import Verifier
@@ -30,12 +30,11 @@ CLOCK_TOLERANCE_S = 300
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 
-def images(paths: Iterable[str]) -> Iterator[Found]:
+def images(paths: Iterable[str]) -> Images:
     """The images in files, folders, zip archives and DICOMDIRs, lazily."""
-    from ledger.dicom import find_images
-    from ledger.wiring.images import Found
+    from ledger.wiring.images import Images
 
-    return (Found(path, opener) for named in paths for path, opener in find_images([Path(named)]))
+    return Images(paths)
 
 
 def describe(file: Path, hash_name: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def audit(
     offline: bool,
 ) -> Iterator[Audit]:
     """An audit, ready to run, by a trust file (the site's where none is named)."""
-    from ledger.store.workbook import Workbook
+    from ledger.store.audit import Workbook
     from ledger.wiring import trial
     from ledger.wiring.auditing import Audit, Lists
 
@@ -113,6 +113,22 @@ def audit(
     book = Workbook(workbook)
     try:
         yield Audit(believed, lists, evidence or listed.parent / "evidence", book, oracle, software())
+    finally:
+        book.close()
+
+
+def report(workbook: Path, output: Path, lang: str, audience: str, formats: Sequence[str]) -> tuple[Path, ...]:
+    """The files of a finished audit's report (`scanseal audit report`)."""
+    from ledger.audit.report import FORMATS, write_report
+    from ledger.store.audit import Workbook
+    from ledger.wiring.auditing import concluded
+
+    if not workbook.is_file():
+        raise FixInput(f"{workbook}: no audit's workbook: `scanseal audit run` makes it")
+    book = Workbook(workbook)
+    try:
+        result, rows, findings = concluded(book)
+        return write_report(result, rows, findings, output, lang, audience, formats or FORMATS)
     finally:
         book.close()
 

@@ -12,10 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ledger.audit.completeness import Scope, conclude, findings, rows
 from ledger.audit.expected import ExpectedVisit
-from ledger.audit.reconcile import Listed, Reconciling, Scope, conclude, findings
+from ledger.audit.reconciling import Answer, Find, Reconciling
 from ledger.audit.result import AuditResult, Finding, Row, Signature
-from ledger.core import certificates, content, stateproof
+from ledger.audit.workbook import Listed, Origin, Source
+from ledger.core import certificates, stateproof
 from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, ScanSealError
 from ledger.core.evidence import Bundle
 from ledger.core.manifest import Digest, Header, Reader
@@ -23,8 +25,7 @@ from ledger.core.records import Approval, ManifestRecord
 from ledger.core.search import Evidence, Subject
 from ledger.core.standing import Standing, stand
 from ledger.core.trust import Facts, Trust
-from ledger.core.verdict import Verdict
-from ledger.store.workbook import Workbook
+from ledger.store.audit import Workbook
 from ledger.wiring.bundles import SUFFIX, bundle_files, read_bundle
 from ledger.wiring.images import Found
 from ledger.wiring.trial import read_digest
@@ -63,24 +64,23 @@ class Audit:
         """Examines what is not in the workbook yet, and concludes. Raises EvidenceInvalid where the list proves nothing."""
         header, digest = read_digest(self._lists.manifest)
         scope = self._scope(header, digest)
-        identity = hashlib.sha256(
-            b"\0".join((digest.content, self._trust.model_dump_json().encode(), repr(self._lists.expected).encode()))
-        ).hexdigest()
+        others = {path: self._other(path) for path in self._lists.others}
+        parts = (digest.content, *(one.content for one in others.values()), self._trust.model_dump_json().encode())
+        identity = hashlib.sha256(b"\0".join((*parts, repr(self._lists.expected).encode()))).hexdigest()
         is_loaded, started = self._book.begin(identity, int(time.time()))
         if not is_loaded:
-            self._book.load(self._manifests())
-        examiner = _Examiner(header.find_key, self._load)
-        verifier = Verifier(self._trust, bundles, None, self._oracle, examiner.find)
-        examiner.use(verifier, self._profile())
-        Reconciling(self._book, examiner).examine(((found.path, found) for found in images), progress)
+            self._book.load(_sources({self._lists.manifest: digest} | others))
+        examiner = _Examiner(self._load)
+        examiner.use(Verifier(self._trust, bundles, None, self._oracle, examiner.find, self._profiles()))
+        Reconciling(self._book, examiner).examine(((found.path, _stamp(found), found) for found in images), progress)
         self._book.note("scope", json.dumps(_dumped(scope) | {"devices": self._names}))
         return conclude(self._book, scope, started, int(time.time()))
 
-    def _manifests(self) -> Iterator[tuple[str, Header, Reader]]:
-        for path in (self._lists.manifest, *self._lists.others):
-            with path.open("rb") as file:
-                reader = Reader(file)
-                yield path.name, reader.header, reader
+    def _other(self, path: Path) -> Digest:
+        """Another manifest that accounts for counters: signed, or it could explain anything away. Raises EvidenceInvalid."""
+        _, digest = read_digest(path)
+        self._standing(digest, path, path.parent / "evidence")
+        return digest
 
     def _bundle(self, name: str) -> Bundle:
         if "/" in name or "\\" in name or not name.endswith(SUFFIX):
@@ -94,18 +94,17 @@ class Audit:
             certificate = certificates.parse(der)
             self._names[certificate.key.hex()] = certificate.holder().name
 
-    def _profile(self) -> str:
-        """The digest profile that the list's tokens were made with: that of its evidence."""
+    def _profiles(self) -> list[str]:
+        """The digest profiles that the list's images were sealed with, as its first bundle has them."""
         first = next(iter(sorted(self._folder.glob(f"[0-9]*{SUFFIX}"))), None)
         if first is None:
-            return "px1-sha256"
-        seals = self._load(first.name).seals
-        return seals[0].record.profile.partition("/")[0] if seals else "px1-sha256"
+            return []
+        return sorted({seal.record.profile.partition("/")[0] for seal in self._load(first.name).seals})
 
     # ---- the list itself ----
 
     def _scope(self, header: Header, digest: Digest) -> Scope:
-        standing, signatures = self._standing(digest)
+        standing, signatures = self._standing(digest, self._lists.manifest, self._folder)
         needed = self._trust.policy.approvals
         names = {signature.name for signature in signatures}
         reason = ""
@@ -133,9 +132,9 @@ class Audit:
             device=_namer(self._names),
         )
 
-    def _standing(self, digest: Digest) -> tuple[Standing, tuple[Signature, ...]]:
-        """The list's record as it stands, and the signatures on it. Raises EvidenceInvalid where nothing proves the list."""
-        path = self._folder / f"manifest{SUFFIX}"
+    def _standing(self, digest: Digest, manifest: Path, folder: Path) -> tuple[Standing, tuple[Signature, ...]]:
+        """A list's record as it stands, and the signatures on it. Raises EvidenceInvalid where nothing proves the list."""
+        path = folder / f"manifest{SUFFIX}"
         if not path.is_file():
             raise EvidenceInvalid(
                 f"{path}: the list's own evidence is missing: ask the sender for all that `transmittal export` wrote"
@@ -151,7 +150,7 @@ class Audit:
                     raise EvidenceInvalid(f"the list proves nothing: {standing.refused}")
                 return standing, tuple(_signatures(evidence, standing))
         raise EvidenceInvalid(
-            f"{self._lists.manifest.name} is not the list that was signed: a line was changed, or the evidence is another's"
+            f"{manifest.name} is not the list that was signed: a line was changed, or the evidence is another's"
         )
 
     def _facts(self, bundle: Bundle) -> Facts:
@@ -179,33 +178,46 @@ def _signatures(evidence: Evidence, approved: Standing) -> Iterator[Signature]:
         yield Signature(record.name, record.meaning, record.claimed_time, standing.bracket, "0x" + standing.record_id.hex())
 
 
-class _Examiner:
-    """`ledger.audit.reconcile.Examiner` of files, by the verifier that everything else uses."""
+def _sources(digests: dict[Path, Digest]) -> Iterator[Source]:
+    for path, digest in digests.items():
+        with path.open("rb") as file:
+            yield Source(path.name, Reader(file), digest)
 
-    def __init__(self, find_key: bytes, load: Callable[[str], Bundle]) -> None:
-        self._finder, self._load = content.Finder(find_key), load
+
+def _stamp(found: Found) -> str:
+    """What tells one content of a file from another, without reading it."""
+    try:
+        status = Path(found.path.partition("!/")[0]).stat()
+    except OSError:
+        return "none"
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+class _Examiner:
+    """`ledger.audit.reconciling.Examiner` of files, by the verifier that everything else uses."""
+
+    def __init__(self, load: Callable[[str], Bundle]) -> None:
+        self._load = load
         self._listed: dict[str, list[Listed]] = {}
 
-    def use(self, verifier: Verifier, profile: str) -> None:
-        self._verifier, self._profile = verifier, profile
+    def use(self, verifier: Verifier) -> None:
+        self._verifier = verifier
 
-    def examine(
-        self, images: Sequence[Found], find: Callable[[bytes, bytes], list[Listed]]
-    ) -> Sequence[tuple[Verdict, list[Listed]]]:
+    def examine(self, images: Sequence[Found], find: Find) -> Sequence[Answer]:
         self._find, self._listed = find, {}
-        results = list(self._verifier.verify(images))
-        return [(result.verdict, self._listed.get(result.path, [])) for result in results]
+        return [
+            Answer(
+                result.verdict,
+                self._listed.get(result.path, ()),
+                None if result.verdict.origin is None else Origin(*result.verdict.origin),
+                result.subject is not None,
+            )
+            for result in self._verifier.verify(images)
+        ]
 
     def find(self, path: str, subject: Subject) -> tuple[tuple[Bundle, ...], str | None]:
         """The bundles that the list names for an image, and what is wrong with one."""
-        try:
-            digest = str(subject.digests[self._profile])
-        except KeyError:
-            digest = next((str(one) for one in subject.digests.values()), "")
-        listed = self._find(
-            self._finder.token(content.PIXELS, digest),
-            self._finder.token("SOPInstanceUID", subject.instance) if subject.instance else b"",
-        )
+        listed = self._find((str(digest) for digest in subject.digests.values()), subject.instance)
         self._listed[path] = listed
         bundles: list[Bundle] = []
         damage = None
@@ -259,8 +271,8 @@ def _namer(names: dict[str, str]) -> Callable[[bytes], str]:
 def concluded(book: Workbook) -> tuple[AuditResult, Iterator[Row], Iterator[Finding]]:
     """What a workbook shows: the result, every image, every finding."""
     scope = read_scope(book)
-    started = int(book.noted("started") or 0)
-    return conclude(book, scope, started, int(time.time())), book.rows(), findings(book, scope)
+    started = book.started
+    return conclude(book, scope, started, int(time.time())), rows(book), findings(book, scope)
 
 
 def named_bundles(paths: Sequence[Path]) -> list[Bundle]:

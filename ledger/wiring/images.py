@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from ledger.core.errors import FixInput, Refused, Unreadable
 from ledger.core.pixels import PixelDigest
 from ledger.core.search import Subject
-from ledger.dicom import Image
+from ledger.dicom import Image, find_images
 from ledger.register import Sealable
 
 
+class WithoutPixels(Refused):
+    """A report, a plan or another object that is no image."""
+
+
 class Found(NamedTuple):
-    """An image at a place: `path` for people, `read` to open it."""
+    """An image at a place: `path` for people, `read` to open it; `named` unless it was found in a folder or an archive."""
 
     path: str
     read: Callable[[], Image]
+    named: bool = True
+
+
+class Images:
+    """The images in files, folders, zip archives and DICOMDIRs, lazily. Iterate once: then `skipped` has the number of other
+    files that were in the folders and archives."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.skipped = 0
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[Found]:
+        for path in self._paths:
+            files = find_images([Path(path)])
+            yield from (Found(file.path, file.open, file.named) for file in files)
+            self.skipped += files.skipped
 
 
 def sealable(image: Image, hash_name: str = "sha256") -> Sealable:
@@ -83,10 +104,10 @@ class Digests(Mapping[str, PixelDigest]):
 def subject(found: Found, hash_names: frozenset[str]) -> Subject:
     """What is verified of the image at a place, with digests of the hashes that the records use.
 
-    Raises Unreadable for what is no image, Refused for an object without pixels.
+    Raises Unreadable for what is no DICOM object, WithoutPixels for one that is no image.
     """
     image = found.read()
     digests = Digests(image, hash_names, found.read)
     if not any(profile in digests for profile in digests):
-        raise Refused("the object has no pixels: there is nothing to verify")
+        raise WithoutPixels("the object has no pixels: there is nothing to verify")
     return Subject(image.attributes, digests, digests.refusals)

@@ -17,7 +17,7 @@ from ledger.core.verdict import OUT_OF_REACH, Token, Verdict
 from ledger.core.verify import not_checked, verify
 from ledger.store.records import RecordReader
 from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
-from ledger.wiring.images import Digests, Found, subject
+from ledger.wiring.images import Digests, Found, WithoutPixels, subject
 
 KEPT = 16
 """Sets of bundles whose proofs are kept."""
@@ -37,11 +37,13 @@ Finder = Callable[[str, Subject], tuple[tuple[Bundle, ...], str | None]]
 
 @dataclass(frozen=True)
 class Result:
-    """One verified image; `subject` is None where it could not be read."""
+    """One verified image; `subject` is None where it could not be read. `without_pixels`: it is no image at all (a report, a
+    plan) and was found in a folder or an archive, so that NOT_CHECKED is no failure."""
 
     path: str
     verdict: Verdict
     subject: Subject | None
+    without_pixels: bool = False
 
 
 class Verifier:
@@ -59,12 +61,13 @@ class Verifier:
         site: tuple[RecordReader, Exporter] | None = None,
         oracle: Oracle | None = None,
         finder: Finder | None = None,
+        profiles: Sequence[str] = (),
     ) -> None:
         self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle
         self._finder = finder
         self._named = Evidence(self._bundles, trust)
         self._offline = _Shared(trust, Facts()) if oracle is None else None
-        self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), "px1-sha256"])
+        self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), *profiles, "px1-sha256"])
 
     def verify(self, images: Iterable[Found]) -> Iterator[Result]:
         """A result for each image, in order, in flat memory."""
@@ -81,14 +84,12 @@ class Verifier:
         except (LedgerUnavailable, LedgerDisagrees) as error:
             failed = not_checked(str(error), OUT_OF_REACH)
             return [
-                Result(found.path, failed, part.subject) if isinstance(part, _Read) else Result(found.path, part, None)
+                Result(found.path, failed, part.subject) if isinstance(part, _Read) else part
                 for found, part in zip(chunk, read, strict=True)
             ]
         shared = self._offline or _Shared(self._trust, facts)
         return [
-            Result(found.path, self._judge(part, shared, stored), part.subject)
-            if isinstance(part, _Read)
-            else Result(found.path, part, None)
+            Result(found.path, self._judge(part, shared, stored), part.subject) if isinstance(part, _Read) else part
             for found, part in zip(chunk, read, strict=True)
         ]
 
@@ -99,8 +100,8 @@ class Verifier:
         # Only an altered image needs the sealed tile hashes, which are large.
         return shared.judge(read, (*self._bundles, *self._stored([read.subject], with_tiles=True)))
 
-    def _read(self, found: Found) -> _Read | Verdict:
-        """The image and the bundles beside it, or the verdict that it cannot be read."""
+    def _read(self, found: Found) -> _Read | Result:
+        """The image and the bundles beside it, or the result that it cannot be read."""
         beside, damage = bundles_beside(found.path)
         hashes = self._hashes | hashes_of(seal.record.profile.partition("/")[0] for bundle in beside for seal in bundle.seals)
         try:
@@ -109,12 +110,14 @@ class Verifier:
                 more, missing = self._finder(found.path, read)
                 beside, damage = (*beside, *more), damage or missing
             return _Read(read, beside, damage)
+        except WithoutPixels as error:
+            return Result(found.path, not_checked(str(error)), None, without_pixels=not found.named)
         except (Unreadable, Refused) as error:
-            return not_checked(str(error))
+            return Result(found.path, not_checked(str(error)), None)
         except ScanSealError:
             raise
         except OSError as error:
-            return not_checked(f"cannot be read ({error.strerror})")
+            return Result(found.path, not_checked(f"cannot be read ({error.strerror})"), None)
 
     def _stored(self, subjects: Sequence[Subject], *, with_tiles: bool = False) -> tuple[Bundle, ...]:
         """The site's own seals of these images, as one bundle."""

@@ -1,6 +1,8 @@
 """A trial from the scanners of two sites to the auditor: docs/trial.md, carried out. The audit finds exactly what was done."""
 
+import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,9 +158,11 @@ def test_the_audit_finds_exactly_what_was_done_to_the_images(received):
 
 def test_a_run_goes_on_where_it_stopped_and_another_audits_workbook_is_refused(received):
     first = received.json(*RUN, expect=5, env=NO_SITE)
+    assert received.json(*RUN, expect=5, env=NO_SITE) == first
     shutil.rmtree(received.folder / "sent/A-01-V1")
     again = received.json(*RUN, expect=5, env=NO_SITE)
-    assert again["images"] == first["images"]
+    assert (again["images"], first["images"]) == ({"DERIVED": 5}, {"DERIVED": 7})
+    assert kinds(again).count(("missing_image", "A-01", "V1")) == 2
     policy = (received.folder / "trust.toml").read_text().replace("approvals = 2", "approvals = 3")
     (received.folder / "trust.toml").write_text(policy)
     refused = received.run(*RUN, expect=2, env=NO_SITE)
@@ -183,6 +187,41 @@ def test_a_list_that_was_not_signed_so_is_no_list(received, damage):
         path.write_bytes(b"\xff\xfe\0{}")
     done = received.run(*RUN, expect=7, env=NO_SITE)
     assert "manifest" in done.stderr
+
+
+@pytest.mark.parametrize("lang", ["en", "fr"])
+def test_the_report_says_the_same_in_each_format_and_hides_what_a_reader_may_not_know(received, lang):
+    received.json(*RUN, expect=5, env=NO_SITE)
+    received.run("audit", "report", "-o", "report", "--lang", lang, env=NO_SITE)
+    files = {path.name: path.read_bytes() for path in (received.folder / "report").iterdir()}
+    assert {"report.html", "report.pdf", "report.json", "images.csv", "findings.csv"} <= files.keys()
+    assert json.loads(files["report.json"])["verdict"] == "WITHHELD"
+    assert b"WITHHELD" in files["report.html"]
+    assert b"withheld" in files["findings.csv"]
+    received.run("audit", "report", "-o", "reader", "--lang", lang, "--for", "reader", env=NO_SITE)
+    for path in (received.folder / "reader").iterdir():
+        if path.name != "report.schema.json":
+            assert b"WITHHELD" not in path.read_bytes(), path.name
+
+
+def test_a_pack_verifies_on_a_machine_with_nothing_but_the_images(received, tmp_path_factory):
+    received.json(*RUN, expect=5, env=NO_SITE)
+    received.run("audit", "report", "-o", "report", env=NO_SITE)
+    packed = ("audit", "pack", "-m", "out", "--trust", "trust.toml", "--report", "report", "-o", "pack.zip")
+    received.run(*packed, env=NO_SITE)
+    received.run(*packed, env=NO_SITE, expect=2)
+    later = tmp_path_factory.mktemp("later")
+    with zipfile.ZipFile(received.folder / "pack.zip") as archive:
+        archive.extractall(later)
+    shutil.copytree(received.folder / "sent", later / "images")
+    machine = Site(later, 0)
+    evidence = ("--bundle", "evidence", "--trust", "trust.toml", "--offline")
+    found = machine.json("verify", "images", *evidence, env=NO_SITE)
+    assert {image["verdict"] for image in found["images"]} == {"DERIVED"}
+    named = ("-m", "manifest.jsonl", "-i", "images", "--evidence", "evidence", "--trust", "trust.toml", "--offline")
+    assert machine.json("audit", "run", *named, expect=5, env=NO_SITE)["verdict"] == "WITHHELD"
+    (later / "evidence" / "0000.seal.json").write_bytes((later / "evidence" / "0000.seal.json").read_bytes()[:-100])
+    machine.run("verify", "images", *evidence, env=NO_SITE, expect=7)
 
 
 def test_a_transmittal_verifies_without_keeping_anything(received):
