@@ -10,6 +10,7 @@ import tomli_w
 from cryptography import x509
 
 from ledger.core import evidence, trust
+from ledger.core.certificates import MALFORMED
 from ledger.core.errors import EvidenceInvalid, FixInput
 from ledger.core.evidence import from_b64, to_b64
 from ledger.core.verdict import Token
@@ -151,7 +152,7 @@ def is_same_certificate(one: str, other: str) -> bool:
     try:
         first, second = (x509.load_pem_x509_certificate(pem.encode()) for pem in (one, other))
         return (first.tbs_certificate_bytes, first.signature) == (second.tbs_certificate_bytes, second.signature)
-    except ValueError:
+    except MALFORMED:
         return False
 
 
