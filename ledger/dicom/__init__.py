@@ -1,7 +1,7 @@
 """DICOM objects in, bound attributes and pixel digests out."""
 
 from ledger.dicom.decoder import Decoder, decoder_name
-from ledger.dicom.files import ImageFiles, Opener, find_images
+from ledger.dicom.files import ImageFile, ImageFiles, Opener, find_images
 from ledger.dicom.image import DecodedDigest, Image, read
 from ledger.dicom.limits import DEFAULT_LIMITS, Limits
 
@@ -10,6 +10,7 @@ __all__ = [
     "DecodedDigest",
     "Decoder",
     "Image",
+    "ImageFile",
     "ImageFiles",
     "Limits",
     "Opener",

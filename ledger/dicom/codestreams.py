@@ -38,12 +38,15 @@ class Codestream:
     component_transform: bool
 
 
-def frame_streams(data: bytes, start: int, end: int, count: int, family: str, offsets: bytes = b"") -> list[bytes]:
+def frame_streams(
+    data: bytes, start: int, end: int, count: int, family: str, offsets: bytes = b"", lengths: bytes = b""
+) -> list[bytes]:
     """The codestream of each of `count` frames, FORMAT.md §1.3: fragments joined, padding (00, ff) after the end stripped.
 
     Fragments belong to frames one to one, or all to the only frame, or a frame starts wherever a fragment starts with the
     family's start marker; a video is one codestream. An offset table is not needed, but one that contradicts this is refused,
-    as readers that follow it would see other frames; `offsets` is the value of ExtendedOffsetTable.
+    as readers that follow it would see other frames; `offsets` and `lengths` are the values of ExtendedOffsetTable and
+    ExtendedOffsetTableLengths, which only frames of one fragment each may have (PS3.3 §C.7.6.3.1.8).
     """
     items = fragments(data, start, end)
     if not items:
@@ -60,8 +63,8 @@ def frame_streams(data: bytes, start: int, end: int, count: int, family: str, of
         firsts = [i for i, (at, _) in enumerate(parts) if marker and data.startswith(marker, at)]
         if len(firsts) != count or firsts[0]:
             raise Refused(f"{len(parts)} fragments that don't make {count} frames")
-    if family != VIDEO:
-        _check_offsets(data, items, firsts, offsets)
+    _check_offsets(data, items, firsts, offsets)
+    _check_extended(data, parts, firsts, offsets, lengths)
     bounds = [*firsts, len(parts)]
     streams = (b"".join(data[low:high] for low, high in parts[first:beyond]) for first, beyond in pairwise(bounds))
     return [_stripped(stream, family) for stream in streams]
@@ -76,6 +79,21 @@ def _check_offsets(data: bytes, items: list[tuple[int, int]], firsts: list[int],
             len(table) % struct.calcsize("<" + code) or [n for (n,) in struct.iter_unpack("<" + code, table)] != found
         ):
             raise Refused("the offset table contradicts the fragments")
+
+
+def _check_extended(data: bytes, parts: list[tuple[int, int]], firsts: list[int], offsets: bytes, lengths: bytes) -> None:
+    if not offsets and not lengths:
+        return
+    if len(parts) != len(firsts):
+        raise Refused("an extended offset table beside frames of several fragments")
+    if lengths:
+        said = [n for (n,) in struct.iter_unpack("<Q", lengths)] if len(lengths) % 8 == 0 else []
+        # A frame's length is given with or without the byte that pads its fragment to even length: tools differ.
+        if len(said) != len(parts) or any(
+            n != high - low and not (n == high - low - 1 and data[high - 1] == 0)
+            for n, (low, high) in zip(said, parts, strict=True)
+        ):
+            raise Refused("the extended offset table's lengths contradict the fragments")
 
 
 def _stripped(stream: bytes, family: str) -> bytes:

@@ -2,12 +2,16 @@
 
 Two readers that see different attributes in one file would be a hole in every proof, so whatever could be read in two ways is
 refused: tags that occur twice or out of order, lengths that run over the end, bytes left over at the end, unknown VRs, wrong
-delimiters, a wrong meta group length, group 0002 or 0000 inside the data set.
+delimiters, a wrong meta group length, group 0002 or 0000 inside the data set. And what makes known readers switch or lose step
+in the middle: an implicit data set, or an item with VR UN, whose first element looks explicit; a first element of a group above
+00ff, which looks like the other byte order; a group length of other than 4 bytes; an undefined length where PS3.6 has no
+sequence, or under VR UN in big endian; a length of 13, which GDCM takes for 10; nested sequences and items that run over what
+holds them, wherever they are.
 
 Leniencies, each harmless because no reader draws a different value from it (docs/transcoding.md has the files): a missing meta
-group length (0002,0000); values of odd length; any content of the 128-byte preamble; objects without preamble and meta
-information, read as little or big endian from their first element; retired group length elements, not checked. What stands in
-sequences of defined length that bind nothing is skipped, not walked.
+group length (0002,0000); other odd lengths; any content of the 128-byte preamble; objects without preamble and meta
+information, read as little or big endian from their first element; retired group length elements, whose value is not checked.
+What stands in values of VR UN, or of another VR than SQ, with a defined length is not walked: it is bytes to every reader.
 """
 
 from __future__ import annotations
@@ -25,8 +29,11 @@ PIXEL_DATA: Final = 0x7FE00010
 UNDEFINED: Final = 0xFFFFFFFF
 _LAST_META_TAG: Final = 0x0003FFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM_BYTES: Final = b"\xfe\xff\x00\xe0"
+_GDCM_LENGTH: Final = 13
 _SHORT, _LONG = 1, 2
 _UID: Final = re.compile("[0-9.]{1,64}")
+_META_VRS: Final = {0x0000: b"UL", 0x0002: b"UI", 0x0003: b"UI", 0x0010: b"UI"}
 
 _FORMS: Final = dict.fromkeys(
     (b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US").split(), _SHORT
@@ -59,10 +66,11 @@ class Element(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """The transfer syntax UID of the file meta information and the offset of the data set."""
+    """The transfer syntax UID of the file meta information, the offset of the data set, and MediaStorageSOPClassUID."""
 
     transfer_syntax: str
     offset: int
+    storage_class: str
 
 
 def named(tag: int) -> str:
@@ -86,19 +94,29 @@ class Walk:
         self._data = data
         self._limits = limits
         self._left = limits.elements
+        self._nested = True
 
     def elements(self, start: int, end: int, encoding: Encoding, wanted: Collection[int]) -> dict[int, Element]:
         """The wanted elements of the data set in bytes [start, end), which must hold exactly that."""
+        if end - start >= 2 and self._data[start if encoding.big_endian else start + 1]:
+            raise Unreadable(f"the first element, at byte {start}, is of a group above 00ff")
+        if encoding.implicit and _looks_explicit(self._data, start):
+            raise Unreadable(
+                f"the first element, at byte {start}, is implicit by its transfer syntax and explicit by its looks"
+            )
         return self._elements(start, end, encoding, wanted, 0, False, _LAST_META_TAG)[0]
 
     def items(self, element: Element, encoding: Encoding, wanted: Collection[int]) -> list[dict[int, Element]]:
-        """The wanted elements of each item of a sequence; one with VR UN is implicit little endian (PS3.5 §6.2.2)."""
-        if element.vr == b"UN":
-            encoding = IMPLICIT_LITTLE
+        """The wanted elements of each item of a sequence that `elements` or `items` found; one with VR UN is implicit little
+        endian (PS3.5 §6.2.2)."""
+        unknown = element.vr == b"UN"
+        self._nested = unknown  # what stands in any other was walked when it was found
+        if unknown:
+            encoding = _in_unknown(encoding)
         elif element.vr not in (b"SQ", b""):
             raise Unreadable(f"a sequence has VR {_vr_text(element.vr)}")
         found: list[dict[int, Element]] = []
-        self._items(element.start, element.end, encoding, wanted, 1, False, found)
+        self._items(element.start, element.end, encoding, wanted, 1, False, found, unknown=unknown)
         return found
 
     def _elements(
@@ -144,6 +162,10 @@ class Walk:
                 pos = start + length
                 if pos > end:
                     raise Unreadable(f"{named(tag)} at byte {start} says {length} bytes where {end - start} are left")
+                if length == _GDCM_LENGTH or (not number and length != 4):
+                    raise Unreadable(f"{named(tag)} at byte {start} has {length} bytes")
+                if (vr == b"SQ" or (implicit and data.startswith(_ITEM_BYTES, start))) and self._nested:
+                    self._items(start, pos, encoding, (), depth + 1, False)
                 if tag in wanted:
                     found[tag] = Element(vr, start, pos)
                 continue
@@ -151,9 +173,10 @@ class Walk:
                 if encoding != EXPLICIT_LITTLE or vr not in (b"OB", b"OW"):
                     raise Unreadable("encapsulated pixel data outside an explicit little endian data set")
                 stop = self._fragments(start, end)
-            elif implicit or vr in (b"SQ", b"UN"):
-                inner = IMPLICIT_LITTLE if vr == b"UN" else encoding
-                stop = self._items(start, end, inner, (), depth + 1, True)
+            elif vr == b"SQ" or ((implicit or vr == b"UN") and _may_be_sequence(tag)):
+                unknown = vr == b"UN"
+                inner = _in_unknown(encoding) if unknown else encoding
+                stop = self._items(start, end, inner, (), depth + 1, True, unknown=unknown)
             else:
                 raise Unreadable(f"{named(tag)} with VR {_vr_text(vr)} has an undefined length")
             if tag in wanted:
@@ -170,8 +193,11 @@ class Walk:
         depth: int,
         delimited: bool,
         found: list[dict[int, Element]] | None = None,
+        *,
+        unknown: bool = False,
     ) -> int:
-        # Where the items end: at the sequence delimiter's offset, or at `end` for a defined length.
+        # Where the items end: at the sequence delimiter's offset, or at `end` for a defined length. `unknown`: VR UN, in which
+        # readers look at each item's first element for how it is encoded.
         if depth > self._limits.depth:
             raise Unreadable(f"sequences nested deeper than {self._limits.depth}")
         head = _TAG_LENGTH[encoding.big_endian]
@@ -188,13 +214,14 @@ class Walk:
                 raise Unreadable(f"{named(tag)} at byte {pos} where an item is expected")
             self._left -= 1
             pos += 8
+            if unknown and length and _looks_explicit(self._data, pos):
+                raise Unreadable(f"an item at byte {pos} is implicit by its VR UN and explicit by its looks")
             if length == UNDEFINED:
                 item, pos = self._elements(pos, end, encoding, wanted, depth, True)
             else:
                 if length > end - pos:
                     raise Unreadable(f"an item at byte {pos} says {length} bytes where {end - pos} are left")
-                item = self._elements(pos, pos + length, encoding, wanted, depth, False)[0] if found is not None else {}
-                pos += length
+                item, pos = self._elements(pos, pos + length, encoding, wanted, depth, False)
             if found is not None:
                 found.append(item)
 
@@ -222,15 +249,20 @@ def fragments(data: bytes, pos: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
+def is_dicom_file(start: bytes) -> bool:
+    """Whether bytes that start so are said to be a DICOM file: `DICM` after the preamble (PS3.10 §7.1)."""
+    return start[128:132] == b"DICM"
+
+
 def read_meta(data: bytes) -> Meta | None:
     """The file meta information (PS3.10 §7.1), with or without preamble; None when the object has none. Raises Unreadable."""
-    if data[128:132] == b"DICM":
+    if is_dicom_file(data):
         start = 132
     elif data[:2] == b"\x02\x00":
         start = 0
     else:
         return None
-    pos, last, stated, syntax = start, -1, None, ""
+    pos, last, stated, syntax, storage_class = start, -1, None, "", ""
     while data[pos : pos + 2] == b"\x02\x00":
         if len(data) - pos < 12:
             raise Unreadable("the file meta information is cut off")
@@ -240,13 +272,16 @@ def read_meta(data: bytes) -> Meta | None:
         if form == _LONG:
             (length,) = struct.unpack_from("<I", data, value)
             value += 4
-        if form is None or number <= last or length > len(data) - value:
+        wrong = _META_VRS.get(number, vr) != vr
+        if form is None or wrong or number <= last or length > len(data) - value:
             raise Unreadable(f"(0002,{number:04x}) at byte {pos} of the file meta information is malformed")
         last, pos = number, value + length
         if number == 0:
             if length != 4:
                 raise Unreadable(f"the meta group length has {length} bytes, not 4")
             stated = pos + struct.unpack_from("<I", data, value)[0]
+        elif number == 0x02:
+            storage_class = data[value:pos].rstrip(b"\0 ").decode("latin-1")
         elif number == 0x10:
             syntax = data[value:pos].rstrip(b"\0 ").decode("latin-1")
     if stated is not None and stated != pos:
@@ -255,7 +290,34 @@ def read_meta(data: bytes) -> Meta | None:
         raise Unreadable("the file meta information names no transfer syntax")
     if not _UID.fullmatch(syntax):
         raise Unreadable("the file meta information names a transfer syntax that is no UID")
-    return Meta(syntax, pos)
+    return Meta(syntax, pos, storage_class)
+
+
+def looks_like_data_set(start: bytes, size: int) -> bool:
+    """Whether an object of `size` bytes without `DICM` that starts so is one that lenient readers would open all the same.
+
+    Such are: group 0002 or any other up to 00ff in either byte order with a VR; a command set; and without a VR a first
+    element of groups 0004 to 0028 that fits, and is followed by a greater tag or by nothing.
+    """
+    if len(start) < 8:
+        return False
+    if start[4:6] in _FORMS and (start[0] == 0) != (start[1] == 0):
+        return True
+    group, number, length = struct.unpack_from("<HHI", start)
+    if group == 0:
+        return bool(number == 0 and length == 4)
+    if not (group in (0x0002, 0x0004) or (group & 7 == 0 and 0x0008 <= group <= 0x0028)):
+        return False
+    if length == UNDEFINED:
+        return True
+    beyond = 8 + length
+    if beyond > size:
+        return False
+    following = start[beyond : beyond + 4]
+    if len(following) < 4:
+        return True
+    next_group, next_number = struct.unpack("<HH", following)
+    return bool((group, number) < (next_group, next_number) and next_group <= PIXEL_DATA >> 16)
 
 
 def guessed_encoding(data: bytes) -> Encoding | None:
@@ -266,6 +328,29 @@ def guessed_encoding(data: bytes) -> Encoding | None:
     if data[:2] == b"\x00\x08" and explicit:
         return EXPLICIT_BIG
     return None
+
+
+def _looks_explicit(data: bytes, pos: int) -> bool:
+    # The very test by which pydicom and others take an element for explicit: two capitals where its VR would be.
+    return all(0x40 < byte < 0x5B for byte in data[pos + 4 : pos + 6]) and len(data) >= pos + 6
+
+
+def _in_unknown(encoding: Encoding) -> Encoding:
+    if encoding.big_endian:
+        raise Unreadable("a sequence with VR UN in a big endian data set")
+    return IMPLICIT_LITTLE
+
+
+def _may_be_sequence(tag: int) -> bool:
+    if tag >> 16 & 1:
+        return True
+    # Imported here: few objects have such an element, and pydicom takes longer to import than a thousand of them to read.
+    from pydicom.datadict import dictionary_VR
+
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return True
 
 
 def _vr_text(vr: bytes) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from ledger.core import pixels
+from ledger.core import pixels, stored_pixels
 from ledger.core.errors import FixInput, Refused, Unreadable
 from ledger.core.pixels import PROFILES, PixelDigest
 from ledger.dicom import values
@@ -24,17 +24,26 @@ from ledger.dicom.elements import (
     Encoding,
     Walk,
     guessed_encoding,
+    is_dicom_file,
     read_meta,
 )
 from ledger.dicom.limits import DEFAULT_LIMITS, Limits
 from ledger.dicom.native import native_frames
-from ledger.dicom.pixel_module import EXTENDED_OFFSETS, PIXEL_ELEMENTS, PixelModule, PixelReader
+from ledger.dicom.pixel_module import EXTENDED_LENGTHS, EXTENDED_OFFSETS, PIXEL_ELEMENTS, PixelModule, PixelReader
 from ledger.dicom.pixel_module import WANTED as _PIXEL_TAGS
 from ledger.dicom.regular_file import whole
+from ledger.dicom.zips import MAGICS, appended
 
 _UID: Final = "1.2.840.10008.1.2"
-_DEFLATED: Final = f"{_UID}.1.99"
-_NATIVE: Final = {_UID: IMPLICIT_LITTLE, f"{_UID}.1": EXPLICIT_LITTLE, f"{_UID}.2": EXPLICIT_BIG, _DEFLATED: EXPLICIT_LITTLE}
+_NATIVE: Final = {
+    _UID: IMPLICIT_LITTLE,
+    f"{_UID}.1": EXPLICIT_LITTLE,
+    f"{_UID}.2": EXPLICIT_BIG,
+    f"{_UID}.1.99": EXPLICIT_LITTLE,
+}
+_DEFLATED: Final = frozenset(f"{_UID}.{n}" for n in ("1.99", "4.95", "4.205"))
+_GE_IMPLICIT: Final = "1.2.840.113619.5.2"
+"""GE's private syntax: implicit little endian, with pixels in big endian. Readers that know it read no VRs."""
 _LOSSLESS, _EITHER, _LOSSY = "lossless", "either", "lossy"
 _ENCAPSULATED: Final[Mapping[str, tuple[str, str]]] = {
     f"{_UID}.5": (RLE, _LOSSLESS),
@@ -186,11 +195,15 @@ class Image:
         if element is None:
             raise Refused("the object has no pixel element")
         if kind == "raw1":
-            return pixels.raw1(self.transfer_syntax, memoryview(self._data)[element.start : element.end], hash_name)
+            written = next(tag for tag in PIXEL_ELEMENTS if tag in self._found), element.vr or b"\0\0", element.encapsulated
+            value = memoryview(self._data)[element.start : element.end]
+            return stored_pixels.raw1(
+                self.transfer_syntax, written, self._reader.module_hash("raw1", hash_name), value, hash_name
+            )
         if kind == "cs1":
             if self.kind != "cs1":
                 raise Refused("cs1 is for lossy codestreams")
-            return pixels.cs1(self._family, self._streams, hash_name)
+            return stored_pixels.cs1(self._family, self._streams, self._reader.module_hash("cs1", hash_name), hash_name)
         if self.kind != "px1":
             raise Refused("px1 is for pixels that are stored without loss")
         module = self._reader.module()
@@ -228,9 +241,9 @@ class Image:
         element = self._pixels
         if element is None or not element.encapsulated:
             raise Refused("pixel data that is not encapsulated in a compressed transfer syntax")
-        offsets = self._found.get(EXTENDED_OFFSETS)
-        table = b"" if offsets is None else self._data[offsets.start : offsets.end]
-        return frame_streams(self._data, element.start, element.end, self._reader.frames, self._family, table)
+        tables = (self._found.get(tag) for tag in (EXTENDED_OFFSETS, EXTENDED_LENGTHS))
+        offsets, lengths = (b"" if table is None else self._data[table.start : table.end] for table in tables)
+        return frame_streams(self._data, element.start, element.end, self._reader.frames, self._family, offsets, lengths)
 
     @cached_property
     def _is_lossless_after_all(self) -> bool:
@@ -274,6 +287,10 @@ def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS, decoder: Deco
     data = whole(source, limits) if isinstance(source, Path) else source
     if len(data) > limits.file_bytes:
         raise Unreadable(f"an object of {len(data)} bytes: {limits.file_bytes} are allowed")
+    if data.startswith(MAGICS) and not is_dicom_file(data):
+        raise Unreadable("a zip archive where a DICOM object is expected")
+    if data.startswith(MAGICS) or appended(data):
+        raise Unreadable("a DICOM object that is a zip archive as well: two readers would see two things in it")
     walk = Walk(data, limits)
     meta = read_meta(data)
     if meta is None:
@@ -283,9 +300,9 @@ def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS, decoder: Deco
         encoding, start = guessed, 0
         syntax = next(uid for uid, native in _NATIVE.items() if native == guessed)
     else:
-        syntax, start = meta
-        encoding = _NATIVE.get(syntax, EXPLICIT_LITTLE)
-        if syntax == _DEFLATED:
+        syntax, start = meta.transfer_syntax, meta.offset
+        encoding = IMPLICIT_LITTLE if syntax == _GE_IMPLICIT else _NATIVE.get(syntax, EXPLICIT_LITTLE)
+        if syntax in _DEFLATED:
             data, start = _inflated(data[start:], limits), 0
             walk = Walk(data, limits)
     found = walk.elements(start, len(data), encoding, _WANTED)
@@ -293,6 +310,8 @@ def read(source: Path | bytes, *, limits: Limits = DEFAULT_LIMITS, decoder: Deco
 
 
 def _inflated(deflated: bytes, limits: Limits) -> bytes:
+    if deflated[:1] and deflated[0] & 0x0F == 8 and int.from_bytes(deflated[:2], "big") % 31 == 0:
+        raise Unreadable("the deflated data set starts like zlib's header, which some readers take it for")
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = engine.decompress(deflated, limits.file_bytes + 1)

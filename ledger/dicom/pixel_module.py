@@ -1,4 +1,5 @@
-"""The Image Pixel module (PS3.3 §C.7.6.3) as `px1` needs it: what a stored value is, and everything that makes it refuse."""
+"""The Image Pixel module (PS3.3 §C.7.6.3): as `px1` needs it, what a stored value is and everything that makes it refuse; and
+as it is written, which `cs1` and `raw1` bind."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ import numpy as np
 
 from ledger.core.errors import Refused, Unreadable
 from ledger.core.pixels import NO_PALETTE, Kind, Photometric, PixelHeader, Samples, palette_hash
+from ledger.core.stored_pixels import MODULE, Written, module_hash
 from ledger.dicom.elements import PIXEL_DATA, Element, Encoding
-from ledger.dicom.values import PHOTOMETRIC, PIXEL_REPRESENTATION, ascii_text, lut_descriptor, lut_entries
+from ledger.dicom.values import PHOTOMETRIC, PIXEL_REPRESENTATION, TEXT_VRS, ascii_text, lut_descriptor, lut_entries
 
 FLOAT_PIXEL_DATA: Final = 0x7FE00008
 DOUBLE_PIXEL_DATA: Final = 0x7FE00009
 PIXEL_ELEMENTS: Final = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA)
 EXTENDED_OFFSETS: Final = 0x7FE00001
+EXTENDED_LENGTHS: Final = 0x7FE00002
 LOSSY: Final = 0x00282110
 _FRAMES: Final = 0x00280008
 _NUMBERS: Final = {
@@ -33,18 +36,23 @@ _TAGS: Final = {name: tag for tag, name in _NUMBERS.items()}
 _PALETTE: Final = ((0x00281101, 0x00281201), (0x00281102, 0x00281202), (0x00281103, 0x00281203))
 _SEGMENTED: Final = (0x00281221, 0x00281222, 0x00281223)
 
-WANTED: Final = frozenset(
-    (
-        *_NUMBERS,
-        *PIXEL_ELEMENTS,
-        *_SEGMENTED,
-        PHOTOMETRIC,
-        EXTENDED_OFFSETS,
-        LOSSY,
-        _FRAMES,
-        *(t for pair in _PALETTE for t in pair),
+_MODULE: Final = dict(
+    zip(
+        (
+            *(_TAGS["SamplesPerPixel"], PHOTOMETRIC, _TAGS["PlanarConfiguration"], _FRAMES),
+            *(_TAGS[name] for name in MODULE[4:10]),
+            *(descriptor for descriptor, _ in _PALETTE),
+            *(entries for _, entries in _PALETTE),
+            *(*_SEGMENTED, EXTENDED_OFFSETS, EXTENDED_LENGTHS),
+        ),
+        MODULE,
+        strict=True,
     )
 )
+_NOT_IN_CS1: Final = frozenset(("PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"))
+_NUMBER_VRS: Final = (b"US", b"UN", b"")
+
+WANTED: Final = frozenset((*_MODULE, *PIXEL_ELEMENTS, LOSSY))
 """The tags that this module and the digests need."""
 
 _CLASSES: Final = {
@@ -93,10 +101,22 @@ class PixelReader:
         self._found = found
         self._encoding = encoding
 
+    def module_hash(self, kind: str, hash_name: str) -> bytes:
+        """The hash of the module as written, for `kind` cs1 or raw1 (FORMAT.md §1.3). Never refuses."""
+        written: list[Written | None] = []
+        for tag, name in _MODULE.items():
+            element = self._found.get(tag)
+            value = b"" if element is None else self._data[element.start : element.end]
+            if tag in (PHOTOMETRIC, _FRAMES):
+                value = value.rstrip(b" \0").lstrip(b" ")
+            bound = element is not None and value and not (kind == "cs1" and name in _NOT_IN_CS1)
+            written.append(Written(element.vr or b"\0\0", value) if element is not None and bound else None)
+        return module_hash(written, hash_name)
+
     @property
     def frames(self) -> int:
         """NumberOfFrames, 1 when it is missing."""
-        text = ascii_text(self._data, self._found.get(_FRAMES))
+        text = self._text("NumberOfFrames", _FRAMES)
         if not text:
             return 1
         digits = text.removeprefix("+")
@@ -112,7 +132,7 @@ class PixelReader:
     def module(self, *, lossy: bool = False) -> PixelModule:
         """The description. `lossy` is for what a decoder makes of a lossy codestream: there YBR_ICT is allowed."""
         is_float = PIXEL_DATA not in self._found
-        photometric = ascii_text(self._data, self._found.get(PHOTOMETRIC))
+        photometric = self._text("PhotometricInterpretation", PHOTOMETRIC)
         if photometric not in _CLASSES and not (lossy and photometric == "YBR_ICT"):
             raise Refused(f"PhotometricInterpretation {photometric[:16]!r}")
         colour = _CLASSES.get(photometric, Photometric.RGB) in _COLOUR
@@ -162,12 +182,20 @@ class PixelReader:
             channels.append((numbers[1], numbers[2], np.frombuffer(entries, "<u2")))
         return palette_hash(channels, hash_name)
 
+    def _text(self, name: str, tag: int) -> str:
+        element = self._found.get(tag)
+        if element is not None and element.vr not in TEXT_VRS:
+            raise Refused(f"{name} has VR {element.vr.decode('latin-1')}")
+        return ascii_text(self._data, element)
+
     def _number(self, name: str, default: int | None = None) -> int:
         element = self._found.get(_TAGS[name])
         if element is None or element.start == element.end:
             if default is None:
                 raise Refused(f"{name} is missing")
             return default
+        if element.vr not in _NUMBER_VRS:
+            raise Refused(f"{name} has VR {element.vr.decode('latin-1')}")
         if element.end - element.start != 2:
             raise Refused(f"{name} has {element.end - element.start} bytes, not 2")
         return int.from_bytes(self._data[element.start : element.end], "big" if self._encoding.big_endian else "little")

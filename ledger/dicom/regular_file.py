@@ -15,7 +15,7 @@ from ledger.dicom.limits import Limits
 
 def whole(path: Path, limits: Limits) -> bytes:
     """Every byte of a file of at most `limits.file_bytes`. Raises Unreadable, or NeedPermission when the system refuses."""
-    with _opened(path) as file:
+    with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limits.file_bytes:
             raise Unreadable(f"a file of {size} bytes: {limits.file_bytes} are allowed")
@@ -24,12 +24,13 @@ def whole(path: Path, limits: Limits) -> bytes:
 
 def head(path: Path, length: int) -> bytes:
     """The first `length` bytes of a file, or all when it is shorter. Raises as `whole` does."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return file.read(length)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
+def opened(path: Path) -> Iterator[FileIO]:
+    """A regular file, to be read while the context lasts. Raises as `whole` does, inside of the context too."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with FileIO(handle, "rb") as file:

@@ -33,7 +33,7 @@ CHARACTER_SET: Final = 0x00080005
 PHOTOMETRIC: Final = 0x00280004
 PIXEL_REPRESENTATION: Final = 0x00280103
 
-_TEXT_VRS: Final = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UN UR UT".split()) | {b""}
+TEXT_VRS: Final = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UN UR UT".split()) | {b""}
 _IN_CHARACTER_SET: Final = frozenset(("LO", "PN", "SH"))
 _DEFAULTED: Final = frozenset(("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelAspectRatio", "PresentationLUTShape"))
 _INTEGERS: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
@@ -78,7 +78,7 @@ def bound(data: bytes, found: Mapping[int, Element], encoding: Encoding, walk: W
 
 
 def _text(data: bytes, element: Element, tag: int, vr: str, decode: Callable[[bytes, bool], str]) -> str | None:
-    if element.vr not in _TEXT_VRS:
+    if element.vr not in TEXT_VRS:
         raise Unreadable(f"{named(tag)} has VR {element.vr.decode('latin-1')}, which is no text")
     value = data[element.start : element.end]
     if vr not in _IN_CHARACTER_SET or (value.isascii() and b"\x1b" not in value):

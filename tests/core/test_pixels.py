@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.core import merkle, pixels
+from ledger.core import merkle, pixels, stored_pixels
 from ledger.core.errors import EvidenceInvalid, FixInput
 from ledger.core.pixels import ChangedTile, PixelHeader, Samples
+from ledger.core.stored_pixels import Written
 
 CT = PixelHeader(1, 2, 2, 1, 150, 200, 3)
 
@@ -133,7 +134,7 @@ def test_one_frame_of_many_is_proved() -> None:
     with pytest.raises(FixInput):
         pixels.frame_proof(digest, 3)
     with pytest.raises(FixInput, match="only px1"):
-        pixels.frame_proof(pixels.raw1("1.2", b""), 0)
+        pixels.frame_proof(stored_pixels.raw1("1.2", (0x7FE00010, b"OW", False), bytes(32), b""), 0)
 
 
 def test_images_of_another_size_are_not_compared_tile_by_tile() -> None:
@@ -174,15 +175,51 @@ def test_a_header_outside_the_format_is_refused(fields: tuple[int, ...]) -> None
 
 def test_cs1_names_its_family_and_keeps_frames_apart() -> None:
     digests = {
-        str(pixels.cs1(family, streams))
-        for family, streams in (("JPEG", [b"ab", b"c"]), ("JPEG", [b"a", b"bc"]), ("JPEG", [b"abc"]), ("JPEGLS", [b"abc"]))
+        str(stored_pixels.cs1(family, streams, module))
+        for family, streams, module in (
+            ("JPEG", [b"ab", b"c"], bytes(32)),
+            ("JPEG", [b"a", b"bc"], bytes(32)),
+            ("JPEG", [b"abc"], bytes(32)),
+            ("JPEG", [b"abc"], b"\1" * 32),
+            ("JPEGLS", [b"abc"], bytes(32)),
+        )
     }
-    assert len(digests) == 4
+    assert len(digests) == 5
     leaf = hashlib.sha256(b"\0" + b"\3" + bytes(7) + b"abc").digest()
-    message = b"scanseal/cs1\0JPEG\0\1\0\0\0" + merkle.root_of([leaf])
-    assert pixels.cs1("JPEG", [b"abc"]).digest == hashlib.sha256(message).digest()
+    message = b"scanseal/cs1\0JPEG\0\1\0\0\0" + b"m" * 32 + merkle.root_of([leaf])
+    assert stored_pixels.cs1("JPEG", [b"abc"], b"m" * 32).digest == hashlib.sha256(message).digest()
     with pytest.raises(FixInput, match="family"):
-        pixels.cs1("PNG", [b""])
+        stored_pixels.cs1("PNG", [b""], bytes(32))
+    with pytest.raises(FixInput, match="no codestream"):
+        stored_pixels.cs1("JPEG", [], bytes(32))
+
+
+def test_raw1_binds_what_the_value_is_read_by() -> None:
+    element = (0x7FE00010, b"OW", False)
+    message = b"scanseal/raw1\0001.2\0\x10\0\xe0\x7fOW\0" + b"m" * 32 + b"abc"
+    assert stored_pixels.raw1("1.2", element, b"m" * 32, b"abc").digest == hashlib.sha256(message).digest()
+    others = [(0x7FE00008, b"OW", False), (0x7FE00010, b"OB", False), (0x7FE00010, b"OW", True)]
+    assert len({stored_pixels.raw1("1.2", one, bytes(32), b"").digest for one in (element, *others)}) == 4
+    for module, vr in ((bytes(31), b"OW"), (bytes(32), b"")):
+        with pytest.raises(FixInput):
+            stored_pixels.raw1("1.2", (0x7FE00010, vr, False), module, b"")
+
+
+def test_the_hash_of_a_module_tells_missing_from_present_and_each_element_from_the_next() -> None:
+    count = len(stored_pixels.MODULE)
+    nothing: list[Written | None] = [None] * count
+    assert stored_pixels.module_hash(nothing) == hashlib.sha256(b"scanseal/module\0" + bytes(count)).digest()
+    hashes = {stored_pixels.module_hash(nothing)}
+    for place in range(count):
+        for one in (Written(b"US", b"\1\0"), Written(b"US", b"\1\0\0"), Written(b"SS", b"\1\0")):
+            hashes.add(stored_pixels.module_hash([*nothing[:place], one, *nothing[place + 1 :]]))
+    assert len(hashes) == 1 + 3 * count
+    written = stored_pixels.module_hash([Written(b"US", b"\1\0"), *nothing[1:]])
+    assert written == hashlib.sha256(b"scanseal/module\0\1US\2\0\0\0\1\0" + bytes(count - 1)).digest()
+    with pytest.raises(FixInput, match="elements of the Image Pixel module"):
+        stored_pixels.module_hash(nothing[1:])
+    with pytest.raises(FixInput, match="a VR of 0 bytes"):
+        stored_pixels.module_hash([Written(b"", b"\1"), *nothing[1:]])
 
 
 def test_an_unknown_hash_is_refused() -> None:

@@ -105,11 +105,11 @@ def test_an_image_without_a_record_is_unregistered(world):
 
 
 def test_a_lossy_original_and_what_its_named_decoder_makes_of_it_are_authentic(world):
-    from ledger.core import pixels
+    from ledger.core import stored_pixels
     from ledger.core.search import Subject
 
     decoded = make_subject()
-    cs1 = pixels.cs1("JPEG", [b"codestream"])
+    cs1 = stored_pixels.cs1("JPEG", [b"codestream"], bytes(32))
     original = Subject(decoded.attributes, {"cs1-sha256": cs1}, {"px1-sha256": "lossy"})
     seal = world.seal(original, "cs1-sha256", decoder="libjpeg 1", decoded=decoded.digests["px1-sha256"])
     bundle = world.anchored([seal])

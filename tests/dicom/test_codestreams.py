@@ -23,9 +23,11 @@ J2K = bytes(encode_array(PICTURE, photometric_interpretation=2))
 JLS = bytes(jpeg_ls.encode_array(PICTURE))
 
 
-def split(count: int, family: str, *fragments: bytes, table: bytes = b"", extended: bytes = b"") -> list[bytes]:
+def split(
+    count: int, family: str, *fragments: bytes, table: bytes = b"", extended: bytes = b"", lengths: bytes = b""
+) -> list[bytes]:
     value = encapsulated(*fragments, table=table)[12:-8]
-    return frame_streams(value, 0, len(value), count, family, extended)
+    return frame_streams(value, 0, len(value), count, family, extended, lengths)
 
 
 def test_headers_say_what_was_encoded() -> None:
@@ -166,8 +168,34 @@ def test_an_offset_table_may_not_contradict_the_fragments() -> None:
     for table in (wrong, right[:4], right + right, right[:7]):
         with pytest.raises(Refused, match="offset table contradicts"):
             split(2, RLE, b"ab", b"cd", table=table)
-    with pytest.raises(Refused, match="offset table contradicts"):
-        split(2, RLE, b"ab", b"cd", extended=struct.pack("<2Q", 0, 12))
+    for extended in (struct.pack("<2Q", 0, 12), struct.pack("<Q", 0), struct.pack("<3Q", 0, 10, 20), bytes(7)):
+        with pytest.raises(Refused, match="offset table contradicts"):
+            split(2, RLE, b"ab", b"cd", extended=extended)
+    for table in (struct.pack("<2I", 0, 10), b"\1\0\0\0"):
+        with pytest.raises(Refused, match="offset table contradicts"):
+            split(1, VIDEO, b"ab", b"cd", table=table)
+    assert split(1, VIDEO, b"ab", b"cd", table=bytes(4)) == [b"abcd"]
+
+
+def test_an_extended_offset_table_has_the_lengths_of_its_frames() -> None:
+    offsets = struct.pack("<2Q", 0, 10)
+    for said in ((2, 2), (1, 2)):
+        assert split(2, RLE, b"a", b"cd", extended=offsets, lengths=struct.pack("<2Q", *said)) == [b"a\0", b"cd"]
+        assert split(2, RLE, b"a", b"cd", lengths=struct.pack("<2Q", *said)) == [b"a\0", b"cd"]
+    for lengths in (
+        struct.pack("<2Q", 2, 1),
+        struct.pack("<2Q", 0, 2),
+        struct.pack("<2Q", 2, 3),
+        struct.pack("<Q", 2),
+        bytes(9),
+    ):
+        with pytest.raises(Refused, match="lengths contradict"):
+            split(2, RLE, b"a", b"cd", extended=offsets, lengths=lengths)
+    first, second = b"\xff\xd8\1\2", b"\xff\xd8\3\4"
+    for tables in ({"extended": struct.pack("<2Q", 0, 24)}, {"lengths": struct.pack("<2Q", 4, 4)}):
+        assert split(2, JPEG, first, b"xy", second, b"zw") == [first + b"xy", second + b"zw"]
+        with pytest.raises(Refused, match=r"several fragments|contradicts"):
+            split(2, JPEG, first, b"xy", second, b"zw", **tables)
 
 
 def test_an_item_that_is_no_fragment_ends_the_list() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 from corpus import packaged
-from making import element, item, made, meta, pixels
+from making import BIG, IMPLICIT, element, item, made, meta, pixels
 
-from ledger.core.errors import Unreadable
+from ledger.core.errors import NeedPermission, Unreadable
 from ledger.dicom import Limits, find_images
 
 GOOD = made(pixels(2, 2, b"\0\1\2\3"))
@@ -22,7 +23,7 @@ def found(*paths: Path, limits: Limits | None = None) -> tuple[list[str], int]:
     """The display paths that open, and how many files were skipped; one that does not open is marked."""
     images = find_images(paths, limits=limits or Limits())
     shown = []
-    for name, opener in images:
+    for name, opener, _ in images:
         try:
             opener()
         except Unreadable as error:
@@ -39,12 +40,74 @@ def test_folders_are_walked_in_order_and_what_is_no_dicom_is_counted(tmp_path: P
     (tmp_path / "a" / "x.dcm").write_bytes(GOOD)
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "odd").write_bytes(BARE[:-1])
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path)
     names, skipped = found(tmp_path)
     assert names == [str(tmp_path / "a" / "x.dcm"), str(tmp_path / "b" / "1"), str(tmp_path / "b" / "2.dcm")]
-    assert skipped == 4
+    assert skipped == 6
+
+
+HEADERLESS = {
+    "without a delimiter": BARE[:-1],
+    "followed by other bytes": BARE + bytes(4),
+    "meta information that is cut off": b"\2\0\0\0UL\4\0" + bytes(4) + BARE,
+    "implicit": made(pixels(2, 2, b"\0\1\2\3"), syntax=IMPLICIT)[len(meta(IMPLICIT)) : -1],
+    "big endian": made(pixels(2, 2, b"\0\1\2\3"), syntax=BIG)[len(meta(BIG)) : -1],
+    "from the patient on, explicit": element(0x00100010, "PN", "x") + BARE[18:],
+    "from the patient on, implicit": element(0x00100010, "PN", "x", syntax=IMPLICIT)
+    + element(0x00280010, "US", 1, syntax=IMPLICIT),
+    "a command set before it": struct.pack("<HHII", 0, 0, 4, 0) + BARE,
+    "a group length of 6 bytes": struct.pack("<HHI", 8, 0, 6) + bytes(6) + element(0x00080018, "UI", "1.2", syntax=IMPLICIT),
+    "an undefined length": struct.pack("<HHI", 8, 0x1115, 0xFFFFFFFF),
+    "after a preamble": bytes(128) + b"DICM" + BARE,
+    "after any preamble": b"II*\0" + bytes(124) + b"DICM",
+}
+
+
+@pytest.mark.parametrize("name", HEADERLESS)
+def test_what_a_lenient_reader_would_open_is_not_skipped(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").write_bytes(HEADERLESS[name])
+    names, skipped = found(tmp_path)
+    assert (len(names), skipped) == (1, 0)
+    assert "x: " in names[0]
+    path = archive(tmp_path / "a.zip", {"x": HEADERLESS[name]})
+    names, skipped = found(path)
+    assert (len(names), skipped) == (1, 0)
+    assert "!/x: " in names[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b"PATIENT;UI;1.2.3",
+        bytes(1000),
+        b"\x7fELF\2\1\1\0" + bytes(99),
+        b"\x08\0\0\0\xff\0\0\0" + bytes(9),
+        b"\x1f\x8b\x08\0",
+    ],
+)
+def test_what_nobody_takes_for_dicom_is_skipped_and_counted(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert found(tmp_path) == ([], 1)
+    assert found(archive(tmp_path / "a.zip", {"x": content})) == ([], 1)
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    listed = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(NeedPermission, match="list the folder"):
+        found(tmp_path)
 
 
 def test_a_damaged_file_with_dicom_magic_is_not_skipped(tmp_path: Path) -> None:
@@ -95,7 +158,7 @@ def test_bombs_and_lies_in_archives_are_unreadable(tmp_path: Path) -> None:
         names, skipped = found(tmp_path / "damaged.zip")
         assert len(names) + skipped <= 1
     (tmp_path / "cut.zip").write_bytes(honest[:60])
-    assert "damaged zip archive" in found(tmp_path / "cut.zip")[0][0]
+    assert "a zip archive that is cut off" in found(tmp_path / "cut.zip")[0][0]
     size = len(GOOD).to_bytes(4, "little")
     for stated in (len(GOOD) - 2, len(GOOD) + 2):
         (tmp_path / "lie.zip").write_bytes(honest.replace(size, stated.to_bytes(4, "little")))
@@ -109,31 +172,61 @@ def test_an_entry_shorter_than_its_archive_states_is_unreadable(tmp_path: Path) 
     assert "not the one its archive states" in found(path)[0][0]
 
 
-def test_an_archive_in_an_archive_is_not_opened(tmp_path: Path) -> None:
+def test_an_archive_in_an_archive_is_not_opened_and_not_skipped(tmp_path: Path) -> None:
     inner = archive(tmp_path / "inner.zip", {"a.dcm": GOOD}).read_bytes()
-    outer = archive(tmp_path / "outer.zip", {"inner.zip": inner})
-    assert found(outer) == ([], 1)
+    outer = archive(tmp_path / "outer.zip", {"inner.zip": inner, "b.dcm": GOOD})
+    names, skipped = found(outer)
+    assert names == [f"{outer}!/b.dcm", f"{outer}!/inner.zip: a zip archive where a DICOM object is expected"]
+    assert skipped == 0
+
+
+def polyglot(preamble: bytes, tail: bytes) -> bytes:
+    """A DICOM object whose preamble and last element are of another format."""
+    whole = made(pixels(2, 2, b"\0\1\2\3"), extra={0xFFFCFFFC: element(0xFFFCFFFC, "OB", tail)})
+    return preamble + whole[len(preamble) :]
+
+
+def test_what_is_a_dicom_object_and_a_zip_archive_is_neither(tmp_path: Path) -> None:
+    inside = archive(tmp_path / "in.zip", {"a.dcm": GOOD}).read_bytes()
+    (tmp_path / "in.zip").unlink()
+    with_comment = inside[:-2] + struct.pack("<H", 8) + b"comments"
+    cases = [polyglot(magic, tail) for magic in (b"PK\3\4", b"PK\5\6", b"PK\7\x08") for tail in (b"", inside)]
+    cases += [polyglot(b"", tail) for tail in (inside, with_comment, inside + bytes(100))]
+    for case in cases:
+        (tmp_path / "x").write_bytes(case)
+        for path in (tmp_path / "x", tmp_path):
+            names, skipped = found(path)
+            assert names == [
+                f"{tmp_path / 'x'}: a DICOM object that is a zip archive as well: two readers would see two things in it"
+            ]
+            assert skipped == 0
+        outer = archive(tmp_path / "y.zip", {"x": case})
+        assert "a zip archive as well" in found(outer)[0][0]
+        outer.unlink()
+    (tmp_path / "x").write_bytes(polyglot(b"", b"PK\5\6" + bytes(100)))
+    assert found(tmp_path) == ([str(tmp_path / "x")], 0)
 
 
 def test_memory_stays_flat_over_many_objects(tmp_path: Path) -> None:
     large = made(pixels(1000, 1000, bytes(1_000_000)))
     path = archive(tmp_path / "many.zip", {f"{number}.dcm": large for number in range(30)}, zipfile.ZIP_STORED)
     tracemalloc.start()
-    for _, opener in find_images([path]):
+    for _, opener, _ in find_images([path]):
         opener()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6_000_000
 
 
-def dicomdir(*names: str) -> bytes:
-    """A DICOMDIR with one record a name; a record without a file for an empty one."""
+def dicomdir(*names: str, extra: bytes = b"", bare: bool = False) -> bytes:
+    """A DICOMDIR with one record a name; a record without a file for an empty one. `extra` follows the records, which a `bare`
+    one has not."""
     records = b"".join(
         item(element(0x00041500, "CS", name) if name else element(0x00041430, "CS", "PATIENT")) for name in names
     )
     media = element(0x00020002, "UI", "1.2.840.10008.1.3.10") + element(0x00020010, "UI", "1.2.840.10008.1.2.1")
     head = bytes(128) + b"DICM" + element(0x00020000, "UL", len(media).to_bytes(4, "little")) + media
-    return head + element(0x00041220, "SQ", records)
+    return head + (b"" if bare else element(0x00041220, "SQ", records)) + extra
 
 
 def test_a_dicomdir_leads_to_its_files(tmp_path: Path) -> None:
@@ -157,6 +250,50 @@ def test_a_dicomdir_leads_nowhere_else(tmp_path: Path, name: str) -> None:
     (folder / "LINK").symlink_to(tmp_path)
     (folder / "DICOMDIR").write_bytes(dicomdir(name))
     assert "outside its folder" in found(folder / "DICOMDIR")[0][0]
+
+
+IMAGE_CLASS = element(0x00080016, "UI", "1.2.840.10008.5.1.4.1.1.2")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        dicomdir(bare=True, extra=BARE),
+        dicomdir(bare=True),
+        dicomdir("I1", extra=BARE),
+        dicomdir("I1", extra=element(0x7FE00010, "OW", b"\0\1")),
+        dicomdir("I1", extra=element(0x7FE00008, "OF", bytes(4))),
+        dicomdir("I1", extra=IMAGE_CLASS),
+    ],
+)
+def test_an_image_does_not_pass_for_a_dicomdir(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "I1").write_bytes(GOOD)
+    (tmp_path / "b.dcm").write_bytes(content)
+    reason = "a DICOMDIR by its meta information, and none by its data set"
+    assert found(tmp_path) == ([str(tmp_path / "I1"), f"{tmp_path / 'b.dcm'}: {reason}"], 0)
+    assert found(tmp_path / "b.dcm") == ([f"{tmp_path / 'b.dcm'}: {reason}"], 0)
+    path = archive(tmp_path / "a.zip", {"b.dcm": content})
+    assert found(path) == ([f"{path}!/b.dcm: {reason}"], 0)
+
+
+def test_a_real_dicomdir_is_skipped_in_folders_and_archives(tmp_path: Path) -> None:
+    content = dicomdir("I1", extra=element(0x00080016, "UI", "1.2.840.10008.1.3.10"))
+    (tmp_path / "DICOMDIR").write_bytes(content)
+    assert found(tmp_path) == ([], 1)
+    assert found(archive(tmp_path / "a.zip", {"DICOMDIR": content})) == ([], 1)
+
+
+def test_who_named_a_file_is_known(tmp_path: Path) -> None:
+    (tmp_path / "I1").write_bytes(GOOD)
+    (tmp_path / "DICOMDIR").write_bytes(dicomdir("I1"))
+    path = archive(tmp_path / "a.zip", {"x": GOOD})
+    for named, expected in (
+        (tmp_path / "I1", [True]),
+        (tmp_path, [False, False]),
+        (tmp_path / "DICOMDIR", [False]),
+        (path, [False]),
+    ):
+        assert [file.named for file in find_images([named])] == expected
 
 
 def test_a_damaged_dicomdir_is_unreadable(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from openjpeg.utils import encode_array
 
 from ledger.core.errors import FixInput, NeedPermission, Refused, ScanSealError, Unreadable
 from ledger.core.pixels import ChangedTile, Kind, Photometric, changed_tiles
-from ledger.dicom import Limits, read
+from ledger.dicom import Image, Limits, read
 
 REFUSED = {
     "GDCMJ2K_TextGBR.dcm": "does not start with its marker",
@@ -385,6 +385,102 @@ def test_video_and_unknown_syntaxes() -> None:
             video.decoded_digest()
     unknown = read(made(pixels(36, 44, encapsulated(b"xyzw")), syntax="1.2.840.10008.1.2.4.110"))
     assert (unknown.default_profile(), unknown.refusal) == ("raw1-sha256", "an unknown transfer syntax")
+
+
+# ---- cs1 and raw1 bind the Image Pixel module -------------------------------------------------------------------------
+
+
+def lossy(extra: dict[int, bytes] | None = None, **changes: Any) -> Image:
+    fields = {**pixels(40, 36, encapsulated(jpeg(0xC0))), **changes}
+    return read(made(fields, syntax=BASELINE, extra=extra))
+
+
+def odd(extra: dict[int, bytes] | None = None, syntax: str = EXPLICIT, **changes: Any) -> Image:
+    fields = {**pixels(2, 4, bytes(range(16)), BitsAllocated=16, BitsStored=12, HighBit=14), **changes}
+    return read(made(fields, syntax=syntax, extra=extra))
+
+
+OTHER_MODULES: list[dict[str, Any]] = [
+    {"PhotometricInterpretation": "MONOCHROME1"},
+    {"PhotometricInterpretation": "PALETTE COLOR"},
+    {"PhotometricInterpretation": None},
+    {"BitsAllocated": 8},
+    {"BitsStored": 11},
+    {"HighBit": 13},
+    {"HighBit": None},
+    {"PixelRepresentation": 1},
+    {"Rows": 4},
+    {"Columns": 2},
+    {"Rows": 4, "Columns": 2},
+    {"NumberOfFrames": "1"},
+    {"SamplesPerPixel": 3},
+]
+
+
+@pytest.mark.parametrize("changes", OTHER_MODULES)
+def test_a_sealed_codestream_under_another_module_is_another_image(changes: dict[str, Any]) -> None:
+    base = {"BitsAllocated": 16, "BitsStored": 8, "HighBit": 7}
+    sealed, found = lossy(**base), lossy(**{**base, **changes})
+    assert (sealed.default_profile(), found.default_profile()) == ("cs1-sha256", "cs1-sha256")
+    assert sealed.digest("cs1-sha256").digest != found.digest("cs1-sha256").digest
+    assert sealed.digest("cs1-sha256").frames == found.digest("cs1-sha256").frames
+
+
+@pytest.mark.parametrize("changes", [*OTHER_MODULES, {"PlanarConfiguration": 1}])
+def test_stored_bytes_under_another_module_are_another_image(changes: dict[str, Any]) -> None:
+    assert odd().default_profile() == "raw1-sha256"
+    assert odd(**changes).digest("raw1-sha256").digest != odd().digest("raw1-sha256").digest
+
+
+def test_palettes_in_every_form_are_bound() -> None:
+    tags = [base + colour for base in (0x00281101, 0x00281201, 0x00281221) for colour in range(3)]
+    for make, profile in ((lossy, "cs1-sha256"), (odd, "raw1-sha256")):
+        digests = {make().digest(profile).digest}
+        for tag in tags:
+            vr = "US" if tag < 0x00281200 else "OW"
+            for value in (bytes(6), b"\1\0\0\0\0\0", bytes(8)):
+                digests.add(make(extra={tag: element(tag, vr, value)}).digest(profile).digest)
+        assert len(digests) == 1 + 3 * len(tags)
+
+
+def test_how_a_value_is_written_counts_and_how_it_is_padded_does_not() -> None:
+    """A reader takes a number under another VR for another number; storage pads, and drops what is empty."""
+    sealed = lossy().digest("cs1-sha256")
+    other = {0x00280103: element(0x00280103, "SS", b"\0\0")}
+    assert lossy(PixelRepresentation=None, extra=other).digest("cs1-sha256") != sealed
+    for written in ("MONOCHROME2", "MONOCHROME2   ", "MONOCHROME2\0\0\0", " MONOCHROME2"):
+        assert lossy(PhotometricInterpretation=written).digest("cs1-sha256") == sealed
+    assert lossy(NumberOfFrames="").digest("cs1-sha256") == sealed
+    assert lossy(PlanarConfiguration=0).digest("cs1-sha256") == lossy(PlanarConfiguration=1).digest("cs1-sha256") == sealed
+
+
+def test_raw1_binds_the_element_its_vr_and_the_offset_tables() -> None:
+    plain = pixels(1, 2, b"", BitsAllocated=32, BitsStored=32, HighBit=31, PixelData=None)
+    value = bytes(8)
+    tag = {0x7FE00010: element(0x7FE00010, "OW", value)}
+    images = [read(made(plain, extra=tag)), read(made({**plain, "FloatPixelData": value}))]
+    images.append(read(made(plain, extra={0x7FE00010: element(0x7FE00010, "OB", value)})))
+    wrapped = encapsulated(b"")
+    images.append(read(made(plain, extra={0x7FE00010: wrapped})))
+    images.append(read(made(plain, extra={0x7FE00010: element(0x7FE00010, "OB", wrapped[12:-8])})))
+    for table in (0x7FE00001, 0x7FE00002):
+        images.append(read(made(plain, extra={0x7FE00010: wrapped, table: element(table, "OB", bytes(8))})))
+    assert len({image.digest("raw1-sha256").digest for image in images}) == len(images)
+    implicit = odd(syntax=IMPLICIT).digest("raw1-sha256").digest
+    assert implicit != odd().digest("raw1-sha256").digest
+
+
+def test_a_number_or_a_text_under_another_vr_is_refused_by_px1() -> None:
+    """pydicom reads 8241 frames where the text `1 ` has VR US."""
+    picture = pixels(2, 2, b"\0\1\2\3")
+    for name, tag, vr, value in (
+        ("HighBit", 0x00280102, "IS", b"7 "),
+        ("HighBit", 0x00280102, "SS", b"\7\0"),
+        ("NumberOfFrames", 0x00280008, "US", b"1 "),
+        ("PhotometricInterpretation", 0x00280004, "OB", b"MONOCHROME2 "),
+    ):
+        image = read(made({**picture, name: None}, extra={tag: element(tag, vr, value)}))
+        assert f"{name} has VR {vr}" in str(image.refusal)
 
 
 # ---- native refusals, other profiles and files ------------------------------------------------------------------------

@@ -13,12 +13,13 @@ import plain_pixels
 import pytest
 from making import element, made
 
-from ledger.core import pixels
+from ledger.core import pixels, stored_pixels
 from ledger.core.errors import EvidenceInvalid, Refused
 from ledger.core.pixels import FrameProof, PixelHeader
 from ledger.dicom import read
 
 VECTORS = Path(__file__).parents[1] / "vectors"
+MAKER = runpy.run_path(str(VECTORS / "make_pixels.py"))
 FILES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((VECTORS / "pixels").glob("*.json"))}
 
 
@@ -68,13 +69,22 @@ def test_the_second_implementation_gives_the_same_digest(case: dict[str, Any]) -
 @pytest.mark.parametrize("case", cases("cs1"))
 def test_codestreams_get_the_digest(case: dict[str, Any]) -> None:
     hash_name = case["expect"].split(":")[0].removeprefix("cs1-")
-    assert str(pixels.cs1(case["family"], map(bytes.fromhex, case["codestreams"]), hash_name)) == case["expect"]
+    module = MAKER["hash_of_module"](case["module"], hash_name)
+    assert str(stored_pixels.cs1(case["family"], map(bytes.fromhex, case["codestreams"]), module, hash_name)) == case["expect"]
 
 
 @pytest.mark.parametrize("case", cases("raw1"))
 def test_stored_bytes_get_the_digest(case: dict[str, Any]) -> None:
     hash_name = case["expect"].split(":")[0].removeprefix("raw1-")
-    assert str(pixels.raw1(case["transfer_syntax"], bytes.fromhex(case["value"]), hash_name)) == case["expect"]
+    module = MAKER["hash_of_module"](case["module"], hash_name)
+    element = int(case["tag"], 16), case["vr"].encode() or bytes(2), case["undefined"]
+    digest = stored_pixels.raw1(case["transfer_syntax"], element, module, bytes.fromhex(case["value"]), hash_name)
+    assert str(digest) == case["expect"]
+
+
+def test_no_two_stored_pictures_have_one_digest() -> None:
+    for name in ("cs1", "raw1"):
+        assert len({case["expect"] for case in FILES[name]}) == len(FILES[name])
 
 
 @pytest.mark.parametrize("case", cases("frames"))
@@ -91,5 +101,5 @@ def test_a_proof_of_one_frame_is_judged_as_expected(case: dict[str, Any]) -> Non
 
 
 def test_the_files_are_what_their_generator_writes() -> None:
-    made_now = runpy.run_path(str(VECTORS / "make_pixels.py"))["vectors"]()
+    made_now = MAKER["vectors"]()
     assert {name.removesuffix(".json"): content for name, content in made_now.items()} == FILES

@@ -6,12 +6,15 @@ import importlib.machinery
 import importlib.util
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
+import pydicom
 import pytest
 from corpus import ROOT, packaged, shared
 
+from ledger.core.errors import Refused, Unreadable
 from ledger.dicom import read
 
 
@@ -68,6 +71,32 @@ def test_a_tool_that_changes_pixels_or_colours_is_caught(survey: ModuleType) -> 
     found = {o.road: o for o in survey.survey_file(packaged()["SC_rgb_rle_16bit.dcm"])}
     assert found["gdcmconv --raw"].reason == "samples differ"
     assert found["dcmdrle"].result == "survived"
+
+
+STORAGE = {"dcmconv": ["dcmconv"], "dcmconv -g +e": ["dcmconv", "-g", "+e"], "gdcmconv": ["gdcmconv"], "pydicom": []}
+"""Tools that read an object and write it again under the same transfer syntax."""
+
+
+@pytest.mark.parametrize("tool", STORAGE)
+def test_plain_storage_keeps_the_digest_of_every_file_that_px1_is_not_for(
+    survey: ModuleType, tool: str, tmp_path: Path
+) -> None:
+    stored, kept = tmp_path / "stored.dcm", 0
+    for path in (*packaged().values(), *sorted((shared() / "wg04").glob("*.dcm"))):
+        try:
+            image = read(path)
+            profile = image.default_profile()
+        except (Refused, Unreadable):
+            continue
+        if profile.startswith("px1"):
+            continue
+        if STORAGE[tool]:
+            subprocess.run([*STORAGE[tool], str(path), str(stored)], check=True, capture_output=True)
+        else:
+            pydicom.dcmread(path, force=True).save_as(stored)
+        assert read(stored).digest(profile).digest == image.digest(profile).digest, path.name
+        kept += 1
+    assert kept == 50
 
 
 def test_a_lossy_file_is_not_surveyed_and_a_lossy_step_breaks_the_digest(survey: ModuleType, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 // Pixel digests (FORMAT.md §1): native pixel data with the numbers of its Image Pixel module, and whole codestreams.
-import { HASHES, Invalid, cat, hex, leafHash, little, pieces, text, treeRoot } from "./bytes.mjs";
+import { HASHES, Invalid, cat, hex, leafHash, little, pieces, text, treeRoot, unhex } from "./bytes.mjs";
 import { inclusionRoot } from "./log.mjs";
 
 const PHOTOMETRIC = { MONOCHROME1: 1, MONOCHROME2: 2, "PALETTE COLOR": 3, RGB: 4, YBR_FULL: 5, YBR_FULL_422: 5 };
@@ -106,11 +106,31 @@ export function holdsFrame(c, bytes, path) {
   return c.digest === `px1-sha256:${px1OfFrames(headerOf(m, HASHES.sha256), frames, HASHES.sha256)}`;
 }
 
-export function cs1(family, streams, hash = "sha256") {
-  const H = HASHES[hash], leaves = streams.map((stream) => leafHash(cat(little(stream.length, 8), stream), H));
-  return `cs1-${hash}:${hex(H(cat(text(`scanseal/cs1\0${family}\0`), little(streams.length, 4), treeRoot(leaves, H))))}`;
+const COLOURS = ["Red", "Green", "Blue"];
+const MODULE = ["SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
+  "BitsStored", "HighBit", "PixelRepresentation", ...COLOURS.map((c) => `${c}PaletteColorLookupTableDescriptor`),
+  ...COLOURS.map((c) => `${c}PaletteColorLookupTableData`), ...COLOURS.map((c) => `Segmented${c}PaletteColorLookupTableData`),
+  "ExtendedOffsetTable", "ExtendedOffsetTableLengths"];
+const vrBytes = (vr) => (vr === "" ? [0, 0] : text(vr));
+
+/** `module` of §1.3: `elements` has a VR (empty when implicit) and a value in hex for each keyword that is present. */
+function moduleHash(elements, H) {
+  const parts = MODULE.map((keyword) => {
+    if (!(keyword in elements)) return [0];
+    const [vr, value] = elements[keyword], bytes = unhex(value);
+    return cat([1], vrBytes(vr), little(bytes.length, 4), bytes);
+  });
+  return H(cat(text("scanseal/module\0"), ...parts));
 }
 
-export function raw1(syntax, value, hash = "sha256") {
-  return `raw1-${hash}:${hex(HASHES[hash](cat(text(`scanseal/raw1\0${syntax}\0`), value)))}`;
+export function cs1({ family, codestreams, module }, hash = "sha256") {
+  const H = HASHES[hash], streams = codestreams.map(unhex);
+  const leaves = streams.map((stream) => leafHash(cat(little(stream.length, 8), stream), H));
+  return `cs1-${hash}:${hex(H(cat(text(`scanseal/cs1\0${family}\0`), little(streams.length, 4), moduleHash(module, H), treeRoot(leaves, H))))}`;
+}
+
+export function raw1(c, hash = "sha256") {
+  const H = HASHES[hash];
+  return `raw1-${hash}:${hex(H(cat(text(`scanseal/raw1\0${c.transfer_syntax}\0`), little(parseInt(c.tag, 16), 4), vrBytes(c.vr), [c.undefined ? 1 : 0],
+    moduleHash(c.module, H), unhex(c.value))))}`;
 }

@@ -51,8 +51,8 @@ const PROOFS = {
 /** What each kind of vector, <folder>/<file>, gives; compared with `expect`. An `Invalid` gives its step. */
 const KINDS = {
   "pixels/px1": (c) => px1(c, unhex(c.pixel_data), hashOf(c)),
-  "pixels/cs1": (c) => cs1(c.family, c.codestreams.map(unhex), hashOf(c)),
-  "pixels/raw1": (c) => raw1(c.transfer_syntax, unhex(c.value), hashOf(c)),
+  "pixels/cs1": (c) => cs1(c, hashOf(c)),
+  "pixels/raw1": (c) => raw1(c, hashOf(c)),
   "pixels/frames": (c) => {
     let holds = false;
     try { holds = holdsFrame(c, unhex(c.values), path(c)); } catch { /* a path of another length */ }

@@ -1,7 +1,9 @@
 """Makes the vectors of the pixel digests: `python tests/vectors/make_pixels.py` writes pixels/*.json beside it. Deterministic.
 
 px1.json: the Image Pixel module as numbers, native little-endian pixel data as hex, and `expect`: a digest or `refused`, then
-with a `reason` in plain words. cs1.json: family, codestreams as hex, expect. raw1.json: transfer syntax, value as hex, expect.
+with a `reason` in plain words. cs1.json: family, codestreams as hex, the elements of the Image Pixel module as written (keyword to
+VR, which is empty when implicit, and value as hex), expect. raw1.json: transfer syntax, the pixel element's tag, VR, `undefined`
+length and value as hex, the module's elements, expect.
 frames.json: one frame of many: digest, index, the frame's values as hex, path, expect `ok` or `frame`.
 """
 
@@ -14,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ledger.core import pixels
+from ledger.core import pixels, stored_pixels
 from ledger.core.pixels import PixelHeader
+from ledger.core.stored_pixels import MODULE, Written, module_hash
 from ledger.dicom.elements import EXPLICIT_LITTLE, Element
 from ledger.dicom.native import native_frames
 from ledger.dicom.pixel_module import PixelModule
@@ -116,31 +119,101 @@ def px1() -> list[Case]:
     return cases
 
 
+GREY = {
+    "SamplesPerPixel": ["US", "0100"],
+    "PhotometricInterpretation": ["CS", b"MONOCHROME2".hex()],
+    "Rows": ["US", "0200"],
+    "Columns": ["US", "0300"],
+    "BitsAllocated": ["US", "0800"],
+    "BitsStored": ["US", "0800"],
+    "HighBit": ["US", "0700"],
+    "PixelRepresentation": ["US", "0000"],
+}
+
+
+def hash_of_module(elements: Case, hash_name: str) -> bytes:
+    """The module hash of elements as a case has them."""
+    written = [elements.get(name) for name in MODULE]
+    return module_hash(
+        [None if one is None else Written(one[0].encode() or bytes(2), bytes.fromhex(one[1])) for one in written], hash_name
+    )
+
+
 def cs1() -> list[Case]:
     """Digests of codestreams."""
     cases = []
-    for name, family, streams, hash_name in (
-        ("one frame", "JPEG", [b"\xff\xd8" + noise(20, "j") + b"\xff\xd9"], "sha256"),
-        ("the same bytes in another family", "JPEGLS", [b"\xff\xd8" + noise(20, "j") + b"\xff\xd9"], "sha256"),
-        ("three frames", "JPEG2000", [noise(length, "k") for length in (1, 2, 3)], "sha256"),
-        ("blake3", "HTJ2K", [noise(9, "l")], "blake3"),
+    jpeg = [b"\xff\xd8" + noise(20, "j") + b"\xff\xd9"]
+    inverted = {**GREY, "PhotometricInterpretation": ["CS", b"MONOCHROME1".hex()]}
+    palette = {name: ["OW" if name.endswith("Data") else "US", noise(6, name).hex()] for name in MODULE[10:19]}
+    for name, family, streams, module, hash_name in (
+        ("one frame", "JPEG", jpeg, GREY, "sha256"),
+        ("the same bytes in another family", "JPEGLS", jpeg, GREY, "sha256"),
+        ("the same bytes, inverted", "JPEG", jpeg, inverted, "sha256"),
+        (
+            "the same bytes under other bits",
+            "JPEG",
+            jpeg,
+            {**GREY, "BitsStored": ["US", "0700"], "HighBit": ["US", "0600"]},
+            "sha256",
+        ),
+        ("the same bytes, another VR", "JPEG", jpeg, {**GREY, "HighBit": ["SS", "0700"]}, "sha256"),
+        ("the same bytes under no module", "JPEG", jpeg, {}, "sha256"),
+        ("a palette in every form", "JPEG", jpeg, {**GREY, **palette}, "sha256"),
+        (
+            "three frames",
+            "JPEG2000",
+            [noise(length, "k") for length in (1, 2, 3)],
+            {**GREY, "NumberOfFrames": ["IS", "33"]},
+            "sha256",
+        ),
+        ("blake3", "HTJ2K", [noise(9, "l")], GREY, "blake3"),
     ):
-        digest = pixels.cs1(family, streams, hash_name)
-        cases.append({"name": name, "expect": str(digest), "family": family, "codestreams": [s.hex() for s in streams]})
+        digest = stored_pixels.cs1(family, streams, hash_of_module(module, hash_name), hash_name)
+        made = {"family": family, "codestreams": [s.hex() for s in streams], "module": module}
+        cases.append({"name": name, "expect": str(digest), **made})
     return cases
 
 
 def raw1() -> list[Case]:
     """Digests of stored value bytes."""
-    return [
-        {
-            "name": uid,
-            "expect": str(pixels.raw1(uid, noise(33, uid), name)),
-            "transfer_syntax": uid,
-            "value": noise(33, uid).hex(),
-        }
-        for uid, name in (("1.2.840.10008.1.2.1", "sha256"), ("1.2.3.4", "blake3"))
-    ]
+    explicit, implicit = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+    written = {keyword: ["", value] for keyword, (_, value) in GREY.items()}
+    offsets = {"ExtendedOffsetTable": ["OV", "00" * 8], "ExtendedOffsetTableLengths": ["OV", "0900000000000000"]}
+    planar = {"PlanarConfiguration": ["US", "0100"]}
+    cases = []
+    for name, uid, tag, vr, undefined, module, hash_name in (
+        (explicit, explicit, "7fe00010", "OW", False, GREY, "sha256"),
+        (
+            "the same value under other rows and columns",
+            explicit,
+            "7fe00010",
+            "OW",
+            False,
+            {**GREY, "Rows": ["US", "0300"], "Columns": ["US", "0200"]},
+            "sha256",
+        ),
+        (
+            "the same value, signed",
+            explicit,
+            "7fe00010",
+            "OW",
+            False,
+            {**GREY, "PixelRepresentation": ["US", "0100"]},
+            "sha256",
+        ),
+        ("the same value by plane", explicit, "7fe00010", "OW", False, {**GREY, **planar}, "sha256"),
+        ("the same value as bytes", explicit, "7fe00010", "OB", False, GREY, "sha256"),
+        ("the same value as float pixel data", explicit, "7fe00008", "OF", False, GREY, "sha256"),
+        ("the same value in fragments", explicit, "7fe00010", "OB", True, {**GREY, **offsets}, "sha256"),
+        (implicit, implicit, "7fe00010", "", False, written, "sha256"),
+        ("1.2.3.4", "1.2.3.4", "7fe00010", "OB", True, {}, "blake3"),
+    ):
+        value = noise(33, "raw")
+        element = int(tag, 16), vr.encode() or bytes(2), undefined
+        digest = stored_pixels.raw1(uid, element, hash_of_module(module, hash_name), value, hash_name)
+        made = {"transfer_syntax": uid, "tag": tag, "vr": vr, "undefined": undefined, "module": module, "value": value.hex()}
+        cases.append({"name": name, "expect": str(digest), **made})
+    return cases
 
 
 def frames() -> list[Case]:
