@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO, Final, Literal
 
@@ -333,14 +333,3 @@ def _check_entry(entry: Entry, header: Header, number: int) -> None:
 def _check_end(header: Header, count: int) -> None:
     if not count and header.kind != "heartbeat":
         raise EvidenceInvalid(f"the manifest lists nothing: a {header.kind} has one entry at least", "manifest")
-
-
-def gaps(accounts: Sequence[tuple[int, int]]) -> tuple[range, ...]:
-    """The counters that (first, last) pairs of one key leave out between them."""
-    found: list[range] = []
-    end = None
-    for first, last in sorted(accounts):
-        if end is not None and first > end + 1:
-            found.append(range(end + 1, first))
-        end = last if end is None else max(end, last)
-    return tuple(found)

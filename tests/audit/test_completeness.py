@@ -417,7 +417,7 @@ def spread(found: list[Finding]) -> Counter[tuple[str, str | None, str | None, s
     return counted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(worlds())
 def test_an_audit_comes_to_what_the_rules_say(
     world: tuple[list[tuple[Header, list[Entry]]], list[Scan], list[ExpectedVisit], dict[bytes, tuple[str, str]]],

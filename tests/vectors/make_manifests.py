@@ -123,7 +123,6 @@ def _wrong() -> list[Case]:
     add("half a line", 2, whole[:-40])
     add("an empty line", 3, whole + b"\n")
     add("a line of spaces", 3, whole + b" \n")
-    add("a longer line than 1 MiB", 2, line(HEADER) + b"\n" + line(image(0)) + b" " * (1 << 20) + b"\n")
     lines("two objects in a line", 2, HEADER, line(image(0)).decode() * 2)
     lines("a list", 2, HEADER, "[]")
     lines("no JSON", 2, HEADER, "record,find")
