@@ -8,7 +8,15 @@ from ledger.core import content
 from ledger.core.custody import SAME_CONTENT, Statement
 from ledger.core.errors import EvidenceInvalid, LedgerDisagrees, LedgerUnavailable
 from ledger.core.evidence import Entry
-from ledger.core.records import IMAGE_TYPES, AcquisitionRecord, Approval, CustodyRecord, ManifestRecord, SyntheticRecord
+from ledger.core.records import (
+    IMAGE_TYPES,
+    AcquisitionRecord,
+    Approval,
+    CustodyRecord,
+    ManifestRecord,
+    Record,
+    SyntheticRecord,
+)
 from ledger.core.search import Evidence
 from ledger.core.standing import Standing, stand
 from ledger.core.verdict import CustodyStep, FindingWord
@@ -27,6 +35,8 @@ class Link:
     false: tuple[str, ...] = ()
     early: str | None = None
     has_new_content: bool = False
+    break_in: tuple[FindingWord | None, str] = (None, "")
+    """What is wrong with a hand-over, which proves the image none the less."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ class Lineage:
 
     def steps(self) -> tuple[CustodyStep, ...]:
         """For people: the origin first."""
-        return tuple(_step(link.entry, link.standing) for link in reversed(self.links))
+        return tuple(_step(link.entry, link.standing, *link.break_in) for link in reversed(self.links))
 
 
 def trace(evidence: Evidence, number: int, entry: Entry, standing: Standing) -> Lineage:
@@ -140,7 +150,7 @@ def _link(evidence: Evidence, child: Entry, standing: Standing, parents: list[tu
     if not has_new_content and first.record.profile != record.profile:
         raise EvidenceInvalid("a custody record names another profile than its parent with the same content", "custody")
     early = next(filter(None, (_early(evidence, child, standing, *parent) for parent in parents)), None)
-    return Link(child, standing, false, early, has_new_content)
+    return Link(child, standing, false, early, has_new_content, _handover(record, first.record.value))
 
 
 def _false_items(statement: Statement, child: Entry, parent: Entry) -> tuple[str, ...]:
@@ -295,12 +305,18 @@ def _trail_finding(
         return None, ""
     if record.content != before.content:
         return "content", "it says that the image stayed as it was, and commits to another one"
+    finding, detail = _handover(record, before)
+    if finding is None and record.action == "received" and receipts > 1:
+        return "fork", f"one transfer was received {receipts} times"
+    return finding, detail
+
+
+def _handover(record: CustodyRecord, before: Record) -> tuple[FindingWord | None, str]:
+    """What is wrong with a receipt that follows a record, if so."""
     if record.action != "received":
         return None, ""
     if not isinstance(before, CustodyRecord) or before.action != "transferred":
         return "gap", "received without a transfer to this holder"
     if _recipient(before) != record.key:
         return "fork", "received by another holder than the one it was transferred to"
-    if receipts > 1:
-        return "fork", f"one transfer was received {receipts} times"
     return None, ""

@@ -92,7 +92,7 @@ def extract(bundle: Bundle, seal: Seal) -> Bundle:
 
 def _ancestors(bundle: Bundle, seal: Seal, domain: Domain) -> list[Entry]:
     """The records that an image was made from, in the order of their ids."""
-    wanted = set(_parents(seal))
+    wanted = set(parents_of(seal))
     if not wanted:
         return []
     known = {entry.record.value.id(domain): entry for entry in sorted(bundle.entries, key=lambda one: bool(one.leaves))}
@@ -103,11 +103,12 @@ def _ancestors(bundle: Bundle, seal: Seal, domain: Domain) -> list[Entry]:
             raise EvidenceInvalid("the evidence lacks the record of an image that this one was made from", "renewal")
         if one not in found:
             found[one] = known[one]
-            wanted |= set(_parents(known[one]))
+            wanted |= set(parents_of(known[one]))
     return [found[one] for one in sorted(found)]
 
 
-def _parents(entry: Entry) -> Sequence[bytes]:
+def parents_of(entry: Entry) -> Sequence[bytes]:
+    """The record ids that a record names as parents."""
     record = entry.record.value
     return record.parents if isinstance(record, CustodyRecord) else ()
 

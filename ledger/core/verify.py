@@ -213,7 +213,7 @@ class _Judgement:
         return tuple(dict.fromkeys((*self.comparison.differing, *false)))
 
     def _custody(self) -> Check:
-        findings = [step for step in self.trail if step.finding]
+        findings = [step for step in (*self.lineage.steps(), *self.trail) if step.finding]
         if findings:
             return Check("failed", f"{findings[0].finding} in the custody trail: {findings[0].detail}")
         steps = len(self.lineage.links) - 1 + len(self.trail)

@@ -8,7 +8,9 @@ from typing import Any
 
 from ledger.core import evidence, stateproof
 from ledger.core.errors import EvidenceInvalid, FixInput, NeedPermission, Unreadable
-from ledger.core.evidence import Bundle
+from ledger.core.evidence import Bundle, RecordEntry
+from ledger.core.renewal import parents_of
+from ledger.core.typeddata import Domain
 from ledger.dicom import read
 from ledger.store.redaction import RedactionStore, StudyRecords
 from ledger.wiring.bundles import SUFFIX, read_bundle
@@ -94,10 +96,25 @@ def _clean_bundles(
 
 
 def _of_seals(bundle: Bundle, kept: Sequence[evidence.Seal]) -> Bundle:
-    """A bundle with these of its seals, and nothing that belonged to the others alone."""
+    """A bundle with these of its seals. Of the others stays what opens nothing, where a kept image was made from them; and
+    nothing that belonged to them alone."""
+    domain = Domain(bundle.ledger.chain_id, bundle.ledger.anchor_log)
+    gone = {seal.record.value.id(domain): seal for seal in bundle.seals if seal not in kept}
+    parents = {parent for seal in kept for parent in parents_of(seal)}
+    parents |= {parent for entry in bundle.records for parent in parents_of(entry)}
+    wanted = {record_id: seal for record_id, seal in gone.items() if record_id in parents}
+    while more := {p: gone[p] for seal in wanted.values() for p in parents_of(seal) if p in gone and p not in wanted}:
+        wanted |= more
+    records = (
+        *bundle.records,
+        *(
+            RecordEntry(record=seal.record, signature=seal.signature, leaves=seal.leaves, included=seal.included)
+            for seal in wanted.values()
+        ),
+    )
     numbers = sorted({seal.study for seal in kept})
     seals = tuple(seal.model_copy(update={"study": numbers.index(seal.study)}) for seal in kept)
-    beacons = {seal.record.beacon_hash for seal in kept} | {entry.record.beacon_hash for entry in bundle.records}
+    beacons = {seal.record.beacon_hash for seal in kept} | {entry.record.beacon_hash for entry in records}
     headers = tuple(header for header in bundle.headers if stateproof.parse_header(header).hash in beacons)
     studies = tuple(bundle.studies[number] for number in numbers)
-    return bundle.model_copy(update={"seals": seals, "studies": studies, "headers": headers})
+    return bundle.model_copy(update={"seals": seals, "records": records, "studies": studies, "headers": headers})

@@ -11,7 +11,7 @@ from ledger.core.trust import KeyNotice
 from ledger.core.verdict import Token, Verdict
 from ledger.core.verify import Evidence, verify
 from tests.core.conftest import make_subject
-from tests.simulators.ledger import START
+from tests.simulators.ledger import START, World
 from tests.simulators.site import DEIDENTIFY, NOBODY, Site, derived, made_of, shown, signed_again
 
 STORED = Statement("stored")
@@ -240,3 +240,26 @@ def test_findings_do_not_help_an_image_that_is_altered(site):
     bundle = site.anchored([site.image], records=[step])
     edited = replace(site.original, digests=make_subject(9).digests)
     assert verify(edited, Evidence([bundle], site.trust(8))).token is Token.ALTERED
+
+
+def test_a_thief_on_the_way_shows_in_the_custody_of_what_is_made_of_it():
+    world = World()
+    thief, _ = world.newcomer(Role.HOLD | Role.TRANSFORM, "THIEF")
+    clinic, _ = world.newcomer(Role.HOLD, "PACS")
+    original, child = make_subject(), make_subject(PatientID="S01")
+    sealed = world.seal(original)
+    sent = world.step(sealed, transferred(clinic.key), signer=clinic)
+    stolen = world.step(sent, Statement("received"), signer=thief)
+    opened = sealed.model_copy(update={"record": stolen.record, "signature": stolen.signature})
+    receipt = Statement("de-identified", {"profile": "ps3.15-basic", "options": [], "changed": ["PatientID"]})
+    made = world.derive(child, opened, receipt, signer=thief)
+    parents = [RecordEntry(record=one.record, signature=one.signature, leaves=sealed.leaves) for one in (sealed, sent, stolen)]
+    verdict = verify(child, Evidence([world.anchored([made], records=parents)], world.trust(8)))
+    assert verdict.token is Token.DERIVED
+    assert [(step.action, step.finding) for step in verdict.custody] == [
+        ("acquired", None),
+        ("transferred", None),
+        ("received", "fork"),
+        ("de-identified", None),
+    ]
+    assert verdict.checks["completeness"].status == "failed"

@@ -244,6 +244,8 @@ def test_a_redacted_study_can_be_learned_from_nowhere_and_every_other_proof_hold
     site.run("anchor")
     site.run("bundle", "export", "in", "-o", "evidence")
     site.run("bundle", "export", "in", "-o", "all.seal.json")
+    site.run("bundle", "export", f"in/{name}", f"out/{name}", "-o", "both.seal.json")
+    site.run("trust", "update", "--bundle", "both.seal.json")
     own = json.loads((site.folder / "evidence" / f"{name}.seal.json").read_text())
     (opened,) = own["seals"]
     study = str(pydicom.dcmread(site.folder / "in" / name).StudyInstanceUID)
@@ -264,6 +266,11 @@ def test_a_redacted_study_can_be_learned_from_nowhere_and_every_other_proof_hold
     assert set(site.verdicts(*sorted(left)).values()) == {"AUTHENTIC"}
     assert site.verdicts(f"in/{name}", expect=1) in ({name: "UNREGISTERED"}, {name: "MISMATCH"})
     assert site.verdicts(f"out/{name}") == {name: "DERIVED"}
+    (site.folder / "left").mkdir()
+    shutil.copy(site.folder / "out" / name, site.folder / "left" / name)
+    evidence = ("--bundle", "both.seal.json", "--trust", "trust.toml", "--offline")
+    left = Site(site.folder / "left", 0).json("verify", name, *(f"../{one}" if "." in one else one for one in evidence))
+    assert left["verdict"] == "DERIVED"
     site.run("redact", study, "--yes", "--keep-derived", expect=2)
     site.run("log", "check")
 
