@@ -222,7 +222,9 @@ def test_synthetic_pixels_do_not_become_a_patients_by_derivation(journal, sealer
 def test_a_lossy_original_that_decodes_to_synthetic_pixels_is_refused(journal, sealer):
     made = make_subject(5, SOPInstanceUID="1.5")
     sealer.seal([sealable(made)], *WHEN, generator="a model")
-    lossy = Sealable(made_of(made, uid="1.6").attributes, cs1("JPEG", [b"x"], bytes(32)), made.digests["px1-sha256"], "libjpeg 1")
+    lossy = Sealable(
+        made_of(made, uid="1.6").attributes, cs1("JPEG", [b"x"], bytes(32)), made.digests["px1-sha256"], "libjpeg 1"
+    )
     with pytest.raises(NeedPermission, match="a model"):
         sealer.seal([lossy], *WHEN)
 
