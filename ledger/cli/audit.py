@@ -171,6 +171,7 @@ def audit_pack(
     """Write one zip with the list, all evidence, the trust file, the checkpoints, the reports and instructions.
 
     It verifies with `scanseal verify --offline` on a machine without a network, as long as anybody keeps it with the images.
+    It is an auditor's: the list in it tells what was withheld.
 
     Example: [bold]scanseal audit pack -m transmittal-1 --trust trust.toml --report report -o ABC-301.zip[/bold]
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def new_trial(site: Path | None, name: str, protocol: Path | None) -> dict[str, Any]:
     from ledger.wiring import trial
 
-    made = trial.new_trial(sites.open_site(site), name, protocol, ())
+    made = trial.new_trial(sites.open_site(site), name, protocol)
     return {"trial": made.name, "folder": str(made.folder), "expected_visits": len(made.expected)}
 
 

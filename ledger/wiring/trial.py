@@ -1,6 +1,6 @@
 """A site's part of a trial: what it expects, what each visit contains, and the transmittals that leave it.
 
-trials/NAME/trial.json      name, expected visits, who may see what was withheld
+trials/NAME/trial.json      name, expected visits, the key of its look-up tokens
 trials/NAME/visits/*.jsonl  one signed manifest a visit
 """
 
@@ -34,7 +34,6 @@ from ledger.wiring.site import EYES, Site, device_name, write_text
 MANIFEST = "manifest.jsonl"
 EVIDENCE_SIZE = 1024
 """Seals of one bundle of a transmittal."""
-ROLES_SEEING = ("auditor", "sponsor")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ class Trial:
     folder: Path
     name: str
     expected: tuple[ExpectedVisit, ...]
-    withheld_for: tuple[str, ...]
     find_key: bytes
     """Makes the look-up tokens of all its manifests."""
 
@@ -54,20 +52,20 @@ class Trial:
         return sorted((self.folder / "visits").glob("*.jsonl"))
 
 
-def new_trial(site: Site, name: str, protocol: Path | None, withheld_for: Sequence[str]) -> Trial:
+def new_trial(site: Site, name: str, protocol: Path | None) -> Trial:
     """Sets a trial up at a site. Raises FixInput where it exists."""
     folder = site.folder / "trials" / device_name(name)
     if (folder / "trial.json").exists():
         raise FixInput(f"the trial {name} exists here already: nothing was changed")
     visits = read_expected(protocol) if protocol else ()
-    trial = Trial(folder, name, visits, tuple(withheld_for) or ROLES_SEEING, secrets.token_bytes(32))
+    trial = Trial(folder, name, visits, secrets.token_bytes(32))
     plain = [
         {name: str(value) for name, value in vars(visit).items() if value is not None}
         | {"minimum_images": visit.minimum_images}
         for visit in visits
     ]
     (folder / "visits").mkdir(parents=True, exist_ok=True)
-    values = {"name": name, "find_key": to_b64(trial.find_key), "withheld_for": trial.withheld_for, "expected": plain}
+    values = {"name": name, "find_key": to_b64(trial.find_key), "expected": plain}
     write_text(folder / "trial.json", json.dumps(values, indent=2))
     return trial
 
@@ -78,7 +76,7 @@ def read_trial(site: Site, name: str) -> Trial:
         value = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
         rows = json.dumps(value["expected"]).encode()
         visits = expected.parse(rows, "trial.json") if value["expected"] else ()
-        return Trial(folder, str(value["name"]), visits, tuple(value["withheld_for"]), from_b64(value["find_key"]))
+        return Trial(folder, str(value["name"]), visits, from_b64(value["find_key"]))
     except FileNotFoundError as error:
         raise FixInput(f"no trial {name!r} here: `scanseal trial new {name}` first") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -108,10 +108,14 @@ def test_a_bit_flipped_anywhere_in_custody_is_never_overlooked(curve, path):
             assert path[0] == "certificates", path
 
 
-@pytest.mark.parametrize("path", leaves_of(CUSTODY["p256"][0]), ids=lambda path: ".".join(map(str, path)))
+MEMBERS = [path for path in leaves_of(CUSTODY["p256"][0]) if path[0] != "states"]
+"""How many nodes a state has is chance."""
+
+
+@pytest.mark.parametrize("path", MEMBERS, ids=lambda path: ".".join(map(str, path)))
 def test_a_member_missing_from_custody_is_never_overlooked(path):
     bundle, _, _ = CUSTODY["p256"]
-    if path[0] == "states" or (isinstance(path[-1], int) and path[0] == "headers"):
+    if isinstance(path[-1], int) and path[0] == "headers":
         return
     copied = copy.deepcopy(bundle)
     del at(copied, path[:-1])[path[-1]]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,8 @@ from ledger.core.records import ManifestRecord
 from tests.audit.making import CT, entry, header, nothing
 from tests.vectors import make_manifests
 
-CASES = make_manifests.vectors()["manifests"]
+FILE = Path(make_manifests.__file__).parent / "manifests" / "manifests.json"
+CASES = json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def read(data: bytes) -> tuple[Header, list[Entry], Digest]:
@@ -48,6 +51,10 @@ def test_a_vector_gives_what_it_expects(case: dict[str, Any]) -> None:
         expected["count"],
     )
     assert (head.kind, len(entries)) == (expected["kind"], expected["count"])
+
+
+def test_the_file_is_what_the_generator_makes() -> None:
+    assert make_manifests.vectors()["manifests"] == CASES
 
 
 @pytest.mark.parametrize(

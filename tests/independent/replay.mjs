@@ -2,10 +2,11 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Invalid, cat, hex, same, treeRoot, unhex } from "./bytes.mjs";
+import { Invalid, cat, hex, same, text, treeRoot, unhex } from "./bytes.mjs";
 import { checkConsistency, inclusionRoot, openCheckpoint } from "./log.mjs";
 import { cs1, holdsFrame, px1, raw1 } from "./px1.mjs";
 import { statementOf } from "./custody.mjs";
+import { manifestOf } from "./manifest.mjs";
 import { ITEMS, derivedKey, encoded, findKey, imageKey, itemLeaf, recordId, saltOf } from "./records.mjs";
 import * as trie from "./trie.mjs";
 import { verify } from "./verify.mjs";
@@ -87,6 +88,7 @@ const KINDS = {
     const { changed, allowed } = statementOf({ ...c, parents: c.parents.map((id) => unhex(id.slice(2))) });
     return JSON.stringify({ changed: changed.join(" "), allowed: ITEMS.filter((item) => allowed.includes(item)).join(" ") });
   },
+  manifests: (c) => JSON.stringify(manifestOf(c.manifest_hex === undefined ? text(c.manifest) : unhex(c.manifest_hex))),
   stateproof: (c) => {
     const found = PROOFS[c.kind](c);
     return ok(Object.entries(found).every(([name, v]) => c[name] === undefined || v === plain(c[name])), "state proof");
