@@ -1,17 +1,18 @@
-"""`bundle` and `log`: evidence out of a site's store, for others to verify."""
+"""`bundle`, `log`, `renew`: evidence out of a site's store, for others to verify."""
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ledger.cli.output import OUT, moment, plain, progress, table, write_json
-from ledger.cli.verifying import JsonOption, SiteOption, listed
+from ledger.cli.output import OUT, moment, plain, progress, styled, table, write_json
+from ledger.cli.verifying import JsonOption, Paths, SiteOption, listed
 from ledger.core.errors import FixInput
-from ledger.wiring import assembly
+from ledger.wiring import assembly, assembly_renewal
 
 bundle_app = typer.Typer(help="Evidence bundles: all that a verifier needs beside the image.", no_args_is_help=True)
 log_app = typer.Typer(help="The transparency log: mirror it, check a mirror.", no_args_is_help=True)
@@ -119,31 +120,46 @@ def log_check(
 
 
 def renew(
-    paths: Annotated[list[str], typer.Argument(metavar="PATHS...", help="The images: they are read again.")],
-    bundle: Annotated[list[Path], typer.Option("--bundle", help="Their evidence: a bundle, or a folder of them. Repeatable.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder for the renewed bundles.")],
-    timeout: Annotated[int, typer.Option(help="Seconds to wait until the renewal is final.", min=1)] = 600,
+    paths: Paths,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A folder for the renewed bundles; for one bundle, a file will do.")
+    ],
+    bundle: Annotated[
+        list[Path] | None, typer.Option("--bundle", help="Their evidence: a bundle, or a folder (default: beside the images).")
+    ] = None,
+    hash_name: Annotated[str, typer.Option("--hash", help="The newer hash: blake3.")] = "blake3",
+    timeout: Annotated[int, typer.Option(help="Seconds to wait until the batch is final; the next run goes on.", min=1)] = 600,
     site: SiteOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Carry old evidence to a newer hash (BLAKE3) before the old one falls, and anchor that. Repeatable.
+    """Carry old evidence to a newer hash before SHA-256 falls, and anchor that: one transaction a run, whoever sealed it.
 
-    Each image is verified first, and only evidence that is in order now is renewed. Verifiers need this site's trust file anew:
-    it names the renewal log. Exit code 7 where an image was not renewed.
+    Each image is verified first, and only evidence that is in order is renewed. Safe to repeat: what is renewed is left alone.
+    Exit codes: 0 done, 4 anchored but not final yet, else that of the worst image that was not renewed.
 
     Example: [bold]scanseal renew study/ --bundle evidence/ -o renewed/[/bold]
     """
+    if hash_name != "blake3":
+        raise FixInput(f"--hash {hash_name}: there is blake3")
+    named = list(listed(paths))
+    files = assembly_renewal.renewal_files(bundle or [], named, output)
     with ExitStack() as stack:
+        renewing = stack.enter_context(assembly_renewal.renewing(site))
         advance = stack.enter_context(progress("renewing", None, quiet=json))
-        done = assembly.renew(site, bundle, listed(paths), output, timeout, advance)
+        report = renewing.renew(assembly.images(named), files, timeout, advance)
+    if not report.rows:
+        raise FixInput("no images there: name files or folders with DICOM images")
     if json:
-        rows = [{"path": path, "error": error} for path, error in done.refused]
-        write_json({"renewed": done.renewed, "already_renewed": done.before, "refused": rows, "block": done.block})
+        write_json(report.as_json())
     else:
-        OUT.print(f"renewed {done.renewed}, already renewed {done.before}, refused {len(done.refused)}")
-        for path, error in done.refused:
-            OUT.print(f"  {plain(path)}: {plain(error)}")
-        if done.renewed:
-            OUT.print(f"wrote {done.files} bundles to {plain(str(output))}; give verifiers this site's trust file again")
-    if done.refused:
-        raise typer.Exit(7)
+        counts = Counter(renewed for _, _, renewed in report.rows)
+        OUT.print(f"{counts['now']} renewed, {counts['before']} renewed before, {counts[None]} not renewed", end="")
+        OUT.print(f"; {report.records} records in block {report.block}" if report.block is not None else "")
+        for path, verdict, renewed in report.rows:
+            if renewed is None:
+                OUT.print(f"  {styled(verdict.token)}  {plain(path)}: {plain('; '.join(verdict.reasons))}")
+        if report.reached:
+            OUT.print(f"wrote {report.files} file(s) to {plain(str(output))}")
+        else:
+            OUT.print("the batch is on chain and not final yet, nothing was written: run the same command again later")
+    raise typer.Exit(report.exit_code)

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
-from ledger.core import certificates
 from ledger.core.content import Salts
 from ledger.core.custody import Statement
 from ledger.core.errors import EvidenceInvalid, FixInput
@@ -169,27 +168,18 @@ class Included(_Part):
     path: Bytes
 
 
-class BeaconPart(_Part):
-    """A recent block that the contract itself looked up when it took the anchor."""
-
-    number: UInt64
-    hash: Word
-
-
 class Renewed(_Part):
-    """An anchored renewal of this seal's evidence (`renewal`): its place in the batch between two sizes of a renewal log, and
-    what the AnchorLog stored with it; `state` says which state proof shows it."""
+    """A record's place in the batch of the bundle's renewal `renewal`, with the RFC 9162 inclusion path (32 bytes a node).
 
-    hash: Literal["blake3"]
-    log_id: Word
-    old_size: UInt64
-    new_size: UInt64
+    `image` is what it says of the image, where that was at hand; `opening` is for what is a seal no more: of what opened it
+    (`ledger.core.renewal`).
+    """
+
+    renewal: UInt64
     index: UInt64
     path: Bytes
-    block_number: UInt64
-    block_time: UInt64
-    beacons: Annotated[tuple[BeaconPart, ...], Field(strict=False)]
-    state: UInt64
+    image: Word | None = None
+    opening: Word | None = None
 
 
 class Seal(_Part):
@@ -209,7 +199,7 @@ class Seal(_Part):
     decoder: str | None = None
     included: Included | None = None
     tiles: Tiles | None = None
-    renewals: Annotated[tuple[Renewed, ...], Field(strict=False, exclude_if=lambda renewals: not renewals)] = ()
+    renewed: Annotated[tuple[Renewed, ...] | None, Field(strict=False)] = None
 
     @cached_property
     def signed(self) -> SignedRecord:
@@ -243,6 +233,7 @@ class RecordEntry(_Part):
     signature: Signature
     leaves: Bytes | None = None
     included: Included | None = None
+    renewed: Annotated[tuple[Renewed, ...] | None, Field(strict=False)] = None
 
     @cached_property
     def signed(self) -> SignedRecord:
@@ -257,6 +248,19 @@ Entry = Seal | RecordEntry
 """A signed record as a bundle has it."""
 
 
+def parents_of(entry: Entry) -> tuple[bytes, ...]:
+    """The record ids that a record names as parents."""
+    record = entry.record.value
+    return record.parents if isinstance(record, CustodyRecord) else ()
+
+
+class BeaconPart(_Part):
+    """A recent block that the contract itself looked up when it took the anchor."""
+
+    number: UInt64
+    hash: Word
+
+
 class Anchor(_Part):
     """A signed checkpoint and what the AnchorLog stored with it; `state` says which state proof shows it."""
 
@@ -265,6 +269,19 @@ class Anchor(_Part):
     block_number: UInt64
     block_time: UInt64
     beacons: Annotated[tuple[BeaconPart, ...], Field(strict=False)]
+    state: UInt64
+
+
+class Renewal(_Part):
+    """A batch of renewed records as the AnchorLog stored it, in a log of whomever: `new_size` - `old_size` leaves under `hash`.
+    `state` says which state proof shows it."""
+
+    hash: Literal["blake3"]
+    log_id: Word
+    old_size: UInt64
+    new_size: UInt64
+    block_number: UInt64
+    block_time: UInt64
     state: UInt64
 
 
@@ -287,6 +304,7 @@ class Bundle(_Part):
     anchors: Annotated[tuple[Anchor, ...], Field(strict=False)] = ()
     states: Annotated[tuple[State, ...], Field(strict=False)] = ()
     headers: Annotated[tuple[Bytes, ...], Field(strict=False)] = ()
+    renewals: Annotated[tuple[Renewal, ...], Field(strict=False, exclude_if=lambda renewals: not renewals)] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -319,21 +337,17 @@ def parse(data: bytes) -> Bundle:
         if not isinstance(seal.record.value, IMAGE_TYPES):
             raise EvidenceInvalid(f"the bundle's seals.{number}.record: {seal.record.type} is no image's")
     for number, entry in enumerate(bundle.entries):
+        place = f"seals.{number}" if number < len(bundle.seals) else f"records.{number - len(bundle.seals)}"
         if entry.included is not None and entry.included.anchor >= len(bundle.anchors):
-            place = f"seals.{number}" if number < len(bundle.seals) else f"records.{number - len(bundle.seals)}"
             raise EvidenceInvalid(f"the bundle's {place}.included.anchor: there are {len(bundle.anchors)} anchors")
-    for number, seal in enumerate(bundle.seals):
-        if any(one.state >= len(bundle.states) for one in seal.renewals):
-            raise EvidenceInvalid(f"the bundle's seals.{number}.renewals: there are {len(bundle.states)} states")
-    for number, anchor in enumerate(bundle.anchors):
-        if anchor.state >= len(bundle.states):
-            raise EvidenceInvalid(f"the bundle's anchors.{number}.state: there are {len(bundle.states)} states")
+        if any(one.renewal >= len(bundle.renewals) for one in entry.renewed or ()):
+            raise EvidenceInvalid(f"the bundle's {place}.renewed: there are {len(bundle.renewals)} renewals")
+    places = [(f"anchors.{number}", anchor.state) for number, anchor in enumerate(bundle.anchors)]
+    places += [(f"renewals.{number}", renewal.state) for number, renewal in enumerate(bundle.renewals)]
+    for place, state in places:
+        if state >= len(bundle.states):
+            raise EvidenceInvalid(f"the bundle's {place}.state: there are {len(bundle.states)} states")
     return bundle
-
-
-def key_of(certificate: bytes) -> bytes:
-    """The key id that a certificate (DER) is for."""
-    return certificates.parse(certificate).key
 
 
 def write(bundle: Bundle) -> bytes:

@@ -87,6 +87,19 @@ def inclusion_path(leaf_hashes: Sequence[bytes], index: int, hash_name: str = "s
     return path
 
 
+def inclusion_paths(leaf_hashes: Sequence[bytes], hash_name: str = "sha256") -> list[list[bytes]]:
+    """`inclusion_path` of every leaf, in the time that one root takes and the paths' own length."""
+    new = _hash(hash_name)
+    paths: list[list[bytes]] = [[] for _ in leaf_hashes]
+    level, height = leaf_hashes, 0
+    while len(level) > 1:
+        for index, path in enumerate(paths):
+            if (sibling := index >> height ^ 1) < len(level):
+                path.append(level[sibling])
+        level, height = _parents(level, new), height + 1
+    return paths
+
+
 def consistency_path(leaf_hashes: Sequence[bytes], old_size: int, hash_name: str = "sha256") -> list[bytes]:
     """PROOF(old_size, leaves) of RFC 9162 §2.1.4.1. `FixInput` unless 0 < old_size <= number of leaves."""
     return [root_of(leaf_hashes[low:high], hash_name) for low, high in _consistency_ranges(old_size, len(leaf_hashes))]

@@ -40,9 +40,12 @@ def _public_key(public_key_der: bytes) -> tuple[str, ec.EllipticCurvePublicKey, 
     return key.curve.name, key, fast
 
 
-def curve_of(public_key_der: bytes) -> str:
-    """The curve of a key: secp256k1 or secp256r1 (P-256). Raises EvidenceInvalid for another."""
-    return _public_key(public_key_der)[0]
+def algorithm_of(public_key_der: bytes) -> str:
+    """What a key signs with, by the name that trust files have for it: secp256k1 or p256; `other` for anything else."""
+    try:
+        return {"secp256k1": "secp256k1", "secp256r1": "p256"}[_public_key(public_key_der)[0]]
+    except EvidenceInvalid:
+        return "other"
 
 
 def low_s(curve: str, signature: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ledger.core import content, merkle, signatures
+from ledger.core import content, merkle, renewal, signatures
 from ledger.core.certificates import Certificate, Holder, Person
 from ledger.core.contracts import KeyState
 from ledger.core.errors import EvidenceInvalid
@@ -32,6 +32,8 @@ class Standing:
     bracket: tuple[int | None, int | None]
     as_of: int | None = None
     """The time of the state that shows the key, None while there is none."""
+    images: frozenset[bytes | None] | None = None
+    """Where SHA-256 has fallen, what the renewals that count say of the image (`ledger.core.renewal.image_hash`)."""
 
 
 def stand(evidence: Evidence, number: int, entry: Entry) -> Standing:
@@ -48,24 +50,27 @@ def stand(evidence: Evidence, number: int, entry: Entry) -> Standing:
     if isinstance(record, Approval) and (not isinstance(holder, Person) or holder.printed_name != record.name):
         raise EvidenceInvalid("the approval's key does not belong to a person of that name", "certificate")
     anchor, state, is_settled = _anchored(proofs, entry)
-    _refuse_fallen(evidence, certificate, anchor)
     refused = _Key(evidence, proofs, entry, certificate).refusal(anchor, state)
+    _refuse_fallen(evidence, certificate, anchor, state)  # 8a
+    images = renewal.images_in_time(proofs, entry)
     lower = proofs.beacon_time(anchor, record.beacon_number, record.beacon_hash) if anchor else None
     bracket = (lower, anchor.block_time if anchor else None)
     clock = _clock_contradiction(record.claimed_time, bracket, proofs.trust.policy.clock_tolerance_s)
     as_of = proofs.state(anchor.state).header.timestamp if anchor else None
-    return Standing(record_id, holder, anchor, state, is_settled, refused, clock, bracket, as_of)
+    return Standing(record_id, holder, anchor, state, is_settled, refused, clock, bracket, as_of, images)
 
 
-def _refuse_fallen(evidence: Evidence, certificate: Certificate, anchor: ProvenAnchor | None) -> None:
-    """A signature by an algorithm that has fallen counts where it was on chain before: nobody could forge it then."""
-    for fallen in evidence.trust.fallen:
-        is_its = fallen.algorithm == signatures.curve_of(certificate.public_key_der)
-        if is_its and (anchor is None or anchor.block_time >= fallen.since):
-            raise EvidenceInvalid(
-                f"it is signed with {fallen.algorithm}, which has fallen by the trust file before the record was on chain",
-                "signature",
-            )
+def _refuse_fallen(evidence: Evidence, certificate: Certificate, anchor: ProvenAnchor | None, state: KeyState) -> None:
+    """Step 8a: what could be forged when it came on chain proves nothing. A signature is as old as its anchor, a certificate as
+    its enrolment: what was on chain before an algorithm fell could not be forged with it, and need not be renewed."""
+    trust = evidence.trust
+    algorithm = signatures.algorithm_of(certificate.public_key_der)
+    if trust.has_fallen(algorithm, anchor.block_time if anchor else None):
+        raise EvidenceInvalid(f"it is signed with {algorithm}, which had fallen when the record came on chain", "signature")
+    issuers = [authority for authority in evidence.issuers if certificate.is_issued_by(authority)]
+    algorithms = [signatures.algorithm_of(authority.public_key_der) for authority in issuers]
+    if issuers and all(trust.has_fallen(one, state.enrolled_at or None) for one in algorithms):
+        raise EvidenceInvalid("its certificate is signed with an algorithm that had fallen when it was enrolled", "certificate")
 
 
 def _anchored(proofs: Proofs, entry: Entry) -> tuple[ProvenAnchor | None, KeyState, bool]:

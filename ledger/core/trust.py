@@ -66,17 +66,10 @@ class TrustedLog(_Part):
     key: Word
 
 
-class RenewalLog(_Part):
-    """A log of renewals that is accepted: its trees are of this hash."""
-
-    log_id: Word
-    hash: Literal["blake3"]
-
-
 class Fallen(_Part):
-    """An algorithm that is not trusted any more since a time (seconds since 1970)."""
+    """An algorithm that can be broken since a time (seconds since 1970)."""
 
-    algorithm: Literal["sha256", "secp256k1", "secp256r1"]
+    algorithm: Literal["sha256", "secp256k1", "p256"]
     since: Annotated[int, Field(gt=0)]
 
 
@@ -130,12 +123,20 @@ class Trust(_Part):
     device_registry: Contract
     logs: Annotated[tuple[TrustedLog, ...], Field(strict=False)]
     authorities: Annotated[tuple[Authority, ...], Field(strict=False)]
-    renewal_logs: Annotated[tuple[RenewalLog, ...], Field(strict=False)] = ()
-    fallen: Annotated[tuple[Fallen, ...], Field(strict=False)] = ()
     blocks: Annotated[tuple[Block, ...], Field(strict=False)] = ()
     keys: Annotated[tuple[KeyNotice, ...], Field(strict=False)] = ()
     devices: Annotated[tuple[DeviceNotice, ...], Field(strict=False)] = ()
+    fallen: Annotated[tuple[Fallen, ...], Field(strict=False)] = ()
     policy: Policy = Policy()
+
+    def fell_at(self, algorithm: str) -> int | None:
+        """Since when an algorithm can be broken; None for one that stands."""
+        return min((one.since for one in self.fallen if one.algorithm == algorithm), default=None)
+
+    def has_fallen(self, algorithm: str, time: int | None) -> bool:
+        """Whether an algorithm could be broken at a time; where the time is not known, whether it ever can."""
+        fell = self.fell_at(algorithm)
+        return fell is not None and (time is None or time >= fell)
 
     @property
     def domain(self) -> Domain:

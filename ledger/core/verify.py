@@ -9,6 +9,7 @@
  7. The header against the trust file, or against what the chain answered today.
  8. The key: enrolled, in its role, not retired nor compromised at the anchor's block time; certificate by an accepted
  authority.
+ 8a. Nothing of it rests on an algorithm that could be broken when it came on chain, or was renewed.
  9. The time bracket: after the beacon's block, before the anchor's; the claimed time must not contradict it.
 10. The lineage: the records of the images that this one was made from, and what each receipt says of what was kept.
 
@@ -83,9 +84,10 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> tup
         leaves = content.opened(seal.leaf_hashes, seal.record.content)  # 3
         comparison = _Comparison.of(subject, seal, evidence.bundles[number].studies[seal.study], leaves)
         standing = stand(evidence, number, seal)  # 4 to 9
+        if comparison.is_equal:
+            renewal.check_image(seal, subject, standing.images)  # 8a
         lineage = trace(evidence, number, seal, standing)  # 10
         trail = replay(evidence, number, seal, standing)
-        renewal.check_fallen(evidence, renewal.renewals(evidence, number, seal, subject))
         verdict = _Judgement(subject, seal, comparison, lineage, trail, evidence.facts.settled >= 0).verdict()
         return _rank(verdict, lineage), verdict
     except EvidenceInvalid as error:
@@ -109,6 +111,10 @@ class _Comparison:
 
     same_pixels: bool
     differing: tuple[str, ...]
+
+    @property
+    def is_equal(self) -> bool:
+        return self.same_pixels and not self.differing
 
     @classmethod
     def of(cls, subject: Subject, seal: Seal, find_key: bytes, leaves: Sequence[bytes]) -> _Comparison:

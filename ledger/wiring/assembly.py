@@ -4,7 +4,7 @@ so that `scanseal verify --offline` loads no network client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from ledger.wiring.anchors import SiteAnchoring
     from ledger.wiring.bundles import Exporter
     from ledger.wiring.export import Export
-    from ledger.wiring.images import Found, Images
-    from ledger.wiring.renewing import Renewal
+    from ledger.wiring.images import Images
     from ledger.wiring.sealing import Sealing, Signing
     from ledger.wiring.verification import Verifier
 
@@ -219,39 +218,6 @@ def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
         ledger = chain.connect(opened_site.rpc, trust, account)
         carrier = Anchoring(log, store.journal, store.anchors, ledger, trust.logs[0].log_id, trust.anchor_log)
         yield SiteAnchoring(opened_site, carrier, log, store.journal, store.anchors, lambda: chain.let_time_pass(opened_site))
-
-
-def renew(
-    site: Path | None,
-    bundle_paths: Sequence[Path],
-    paths: Iterable[str],
-    output: Path,
-    timeout_s: float,
-    say: Callable[[int], None],
-) -> Renewal:
-    """Renews evidence of this site's ledger (`scanseal renew`)."""
-    from ledger.keys import signers
-    from ledger.wiring import chain
-    from ledger.wiring.anchors import only_one
-    from ledger.wiring.bundles import bundle_files, read_bundle
-    from ledger.wiring.renewing import Renewing
-    from ledger.wiring.verification import Verifier
-
-    here = sites.open_site(site)
-    trust = here.trust()
-    account = signers.load_account(here.account_path, here.passphrase())
-    read = [(file, read_bundle(file)) for path in bundle_paths for file in bundle_files(path)]
-    verifier = Verifier(trust, [bundle for _, bundle in read], None, chain.Asking(trust))
-
-    def counted() -> Iterator[Found]:
-        for number, found in enumerate(images(paths)):
-            say(number)
-            yield found
-
-    with only_one(here.folder / "anchor.lock"):
-        ledger = chain.connect(here.rpc, trust, account)
-        renewing = Renewing(here, trust, ledger, lambda: chain.let_time_pass(here))
-        return renewing.renew(verifier, counted(), read, output, timeout_s)
 
 
 @contextmanager

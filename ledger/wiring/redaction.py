@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ledger.core import evidence, stateproof
+from ledger.core import evidence, renewal, stateproof
 from ledger.core.errors import EvidenceInvalid, FixInput, NeedPermission, Unreadable
-from ledger.core.evidence import Bundle, RecordEntry
-from ledger.core.renewal import parents_of
+from ledger.core.evidence import Bundle, parents_of
 from ledger.core.typeddata import Domain
 from ledger.dicom import read
 from ledger.store.redaction import RedactionStore, StudyRecords
@@ -107,10 +106,7 @@ def _of_seals(bundle: Bundle, kept: Sequence[evidence.Seal]) -> Bundle:
         wanted |= more
     records = (
         *bundle.records,
-        *(
-            RecordEntry(record=seal.record, signature=seal.signature, leaves=seal.leaves, included=seal.included)
-            for seal in wanted.values()
-        ),
+        *(renewal.as_record(seal) for seal in wanted.values()),
     )
     numbers = sorted({seal.study for seal in kept})
     seals = tuple(seal.model_copy(update={"study": numbers.index(seal.study)}) for seal in kept)

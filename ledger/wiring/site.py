@@ -242,6 +242,17 @@ def write_trust(path: Path, value: Trust) -> None:
     write_text(path, tomli_w.dumps(value.model_dump(exclude_defaults=True) | {"format": value.format}, multiline_strings=True))
 
 
+def believe(site: Site, header: bytes) -> None:
+    """Puts a block that this site saw to be final (header in RLP) into its trust file."""
+    from ledger.core.stateproof import parse_header
+    from ledger.core.trust import Block
+
+    trust, block = site.trust(), parse_header(header)
+    if all(known.hash != block.hash for known in trust.blocks):
+        blocks = (*trust.blocks, Block(number=block.number, hash=block.hash))
+        write_trust(site.trust_path, trust.model_copy(update={"blocks": blocks}))
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a file as a whole, or not at all. Raises NeedPermission."""
     new = path.with_name(path.name + ".new")

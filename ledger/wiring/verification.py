@@ -68,6 +68,8 @@ class Verifier:
         self._named = Evidence(self._bundles, trust)
         self._offline = _Shared(trust, Facts()) if oracle is None else None
         self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), *profiles, "px1-sha256"])
+        if trust.fell_at("sha256") is not None:
+            self._hashes |= {"blake3"}
 
     def verify(self, images: Iterable[Found]) -> Iterator[Result]:
         """A result for each image, in order, in flat memory."""
@@ -144,8 +146,9 @@ class Verifier:
             candidates = list(evidence.candidates(part.subject))
             for number, seal in candidates:
                 keys.add(seal.record.key)
-                blocks.update(filter(None, (evidence.state_block(number, one.state) for one in seal.renewals)))
                 blocks.add(seal.record.beacon_number)
+                renewals = (evidence.state_block(number, one.state) for one in evidence.bundles[number].renewals)
+                blocks.update(block for block in renewals if block is not None)
                 if seal.included is not None:
                     state = evidence.bundles[number].anchors[seal.included.anchor].state
                     block = evidence.state_block(number, state)
