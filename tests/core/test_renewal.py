@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from ledger.core import contracts, evidence, merkle, renewal, trust
 from ledger.core.custody import Statement
 from ledger.core.errors import EvidenceInvalid
-from ledger.core.evidence import Bundle, Entry, Renewal, Renewed
+from ledger.core.evidence import Bundle, Entry, RecordEntry, Renewal, Renewed
 from ledger.core.pixels import PixelDigest
 from ledger.core.proof import Proofs
+from ledger.core.records import ManifestRecord
 from ledger.core.search import Evidence, Subject
+from ledger.core.standing import stand
 from ledger.core.trust import Facts, Fallen
 from ledger.core.verdict import Token, Verdict
 from ledger.core.verify import verify
 from tests.core.conftest import make_subject
 from tests.core.test_attacks import at, changed, flips, leaves_of
 from tests.simulators.ledger import ANCHOR_LOG, START, World
-from tests.simulators.site import DEIDENTIFY, NOBODY, Site, made_of, shown
+from tests.simulators.site import DEIDENTIFY, NOBODY, Site, made_of, shown, signed_again
 
 LOG = b"\x77" * 32
 BLOCK, STATE_BLOCK = 20, 23
@@ -324,6 +326,26 @@ def test_a_step_of_the_trail_that_was_not_renewed_is_a_finding_and_leaves_the_ve
         verdict = case.verdict(renewed(site, old, places), image, **case.later)
         assert verdict.token is Token.AUTHENTIC
         assert [step.finding for step in verdict.custody] == [None, finding]
+
+
+def test_a_manifests_list_rests_on_sha256_alone_so_renewing_its_record_does_not_save_it(case):
+    site = case.world
+    listed = signed_again(site, manifest_record(site), site.cro)
+    old = site.anchored(list(case.old.seals), records=[RecordEntry(**listed)])
+    bundle = renewed(site, old, {0: case.image, 1: None})
+    for changes in ({}, case.later):
+        judging = Evidence([bundle], site.trust(8, STATE_BLOCK, **changes))
+        assert stand(judging, 0, bundle.seals[0]).refused is None
+        if not changes:
+            assert stand(judging, 0, bundle.records[0]).refused is None
+            continue
+        with pytest.raises(EvidenceInvalid, match="list of a manifest"):
+            stand(judging, 0, bundle.records[0])
+
+
+def manifest_record(site: Site) -> ManifestRecord:
+    beacon = (site.beacon_block, site.hash_of(site.beacon_block))
+    return ManifestRecord(bytes(32), "manifest-1", site.cro.key, 0, bytes(32), site.time_of(4), *beacon, "visit", 1)
 
 
 # ---- signatures fall ----
