@@ -31,13 +31,14 @@ _LAST_META_TAG: Final = 0x0003FFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ITEM_BYTES: Final = b"\xfe\xff\x00\xe0"
 _GDCM_LENGTH: Final = 13
-_SHORT, _LONG = 1, 2
+_SHORT, _LONG, _SEQUENCE = 1, 2, 3
 _UID: Final = re.compile("[0-9.]{1,64}")
 _META_VRS: Final = {0x0000: b"UL", 0x0002: b"UI", 0x0003: b"UI", 0x0010: b"UI"}
 
 _FORMS: Final = dict.fromkeys(
     (b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US").split(), _SHORT
 ) | dict.fromkeys(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split(), _LONG)
+_FORMS[b"SQ"] = _SEQUENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +137,20 @@ class Walk:
                 raise Unreadable(f"{end - pos} trailing bytes at byte {pos}")
             if implicit:
                 group, number, length = head(data, pos)
-                vr = b""
+                vr, form = b"", None
                 start = pos + 8
             else:
                 group, number, vr, length = head(data, pos)
                 start = pos + 8
                 form = forms.get(vr)
-                if form == _LONG:
+                if form == _SHORT:
+                    pass
+                elif form is not None:
                     if length or end - pos < 12:
                         raise Unreadable(f"a malformed element header at byte {pos}")
                     (length,) = long_length(data, start)
                     start += 4
-                elif form is None and group != 0xFFFE:
+                elif group != 0xFFFE:
                     raise Unreadable(f"{named(group << 16 | number)} at byte {pos} has the unknown VR {_vr_text(vr)}")
             tag = group << 16 | number
             if group == 0xFFFE:
@@ -164,7 +167,7 @@ class Walk:
                     raise Unreadable(f"{named(tag)} at byte {start} says {length} bytes where {end - start} are left")
                 if length == _GDCM_LENGTH or (not number and length != 4):
                     raise Unreadable(f"{named(tag)} at byte {start} has {length} bytes")
-                if (vr == b"SQ" or (implicit and data.startswith(_ITEM_BYTES, start))) and self._nested:
+                if (form == _SEQUENCE or (implicit and data.startswith(_ITEM_BYTES, start))) and self._nested:
                     self._items(start, pos, encoding, (), depth + 1, False)
                 if tag in wanted:
                     found[tag] = Element(vr, start, pos)
@@ -269,7 +272,7 @@ def read_meta(data: bytes) -> Meta | None:
         _, number, vr, length = struct.unpack_from("<HH2sH", data, pos)
         form = _FORMS.get(vr)
         value = pos + 8
-        if form == _LONG:
+        if form in (_LONG, _SEQUENCE):
             (length,) = struct.unpack_from("<I", data, value)
             value += 4
         wrong = _META_VRS.get(number, vr) != vr

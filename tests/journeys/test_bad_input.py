@@ -63,7 +63,7 @@ def test_bad_images_are_not_checked_and_never_anything_else(site: Site, hostile:
 def test_images_without_pixels_are_not_checked(site: Site, tmp_path: Path):
     copy_test_file("test-SR.dcm", tmp_path)
     copy_test_file("rtplan.dcm", tmp_path)
-    assert set(site.verdicts(tmp_path, expect=7).values()) == {"NOT_CHECKED"}
+    assert set(site.verdicts(*tmp_path.iterdir(), expect=7).values()) == {"NOT_CHECKED"}
 
 
 def test_sealing_goes_on_past_what_cannot_be_read(own_site: Site, tmp_path: Path):
