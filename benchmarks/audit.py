@@ -1,6 +1,6 @@
 """Auditing a transmittal of many small images: how fast, in how much memory, and whether it finds what was done.
 
-    python -m benchmarks.audit [--images 100000] [--edge 32] [--per-visit 200] [--faults 25] [--folder FOLDER] [--json]
+    python -m benchmarks.audit [--images 100000] [--edge 32] [--per-visit 200] [--faults 25] [--flat] [--folder FOLDER] [--json]
 
 Images are 8-bit with a header of more than 250 elements, each visit a study, every second one de-identified: there a proof goes
 back to the record of another image. `scanseal audit run --offline` runs as a process of its own, start of Python included,
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--faults {options.faults} is too many: three of each kind must fit into --images and {FINDINGS_SHOWN}"
         )
     with _folder(options.folder) as folder, rounds.cores(1):
-        made, pictures = trial.make(folder, options.images, options.edge, options.per_visit)
+        made, pictures = trial.make(folder, options.images, options.edge, options.per_visit, flat=options.flat)
         result = {"machine": rounds.machine() | {"cores": 1}} | _measured(made, pictures, options.faults)
     print(json.dumps(result, indent=2) if options.json else _text(result))
 
@@ -52,6 +52,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--edge", type=int, default=32, help="their rows and columns (default 32)")
     parser.add_argument("--per-visit", type=int, default=200, help="images of a visit (default 200)")
     parser.add_argument("--faults", type=int, default=25, help="images to alter, to remove and to add (default 25 of each)")
+    parser.add_argument("--flat", action="store_true", help="all images in one folder, in another order than the list's")
     parser.add_argument("--folder", type=Path, help="a new folder to make everything in, and to leave it there")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     return parser.parse_args(arguments)

@@ -124,14 +124,18 @@ def is_derived(visit: int) -> bool:
     return visit % 2 == 1
 
 
-def make(folder: Path, count: int, edge: int, per_visit: int) -> tuple[Trial, Pictures]:
-    """A trial of `count` images, `per_visit` in each visit, every second visit of de-identified ones."""
+def make(folder: Path, count: int, edge: int, per_visit: int, *, flat: bool) -> tuple[Trial, Pictures]:
+    """A trial of `count` images, `per_visit` in each visit, every second visit of de-identified ones; in a folder for each
+    visit, or `flat` in one, named so that they don't lie in the order of the list."""
     pictures = Pictures(folder / "making", edge)
     making = _Making(folder)
     images = []
     for number in range(count):
         visit = number // per_visit
-        path = folder / "images" / subject_of(visit) / visit_of(visit) / f"{number:08}.dcm"
+        place = Path(subject_of(visit), visit_of(visit), f"{number:08}.dcm")
+        if flat:
+            place = Path(hashlib.sha256(b"%d" % number).hexdigest()[:32] + ".dcm")
+        path = folder / "images" / place
         images.append(pictures.write(path, number, visit))
     making.seal(images)
     making.finish()
@@ -153,8 +157,8 @@ class _Making:
             kind="transmittal",
             trial=NAME,
             site=SITE,
-            nonce=manifest.to_b64(bytes(16)),
-            find_key=manifest.to_b64(find_key),
+            nonce=bytes(16),
+            find_key=find_key,
         )
         self._entries: list[Entry] = []
         self._visits: dict[int, int] = {}
@@ -195,9 +199,9 @@ class _Making:
                 subject=subject_of(image.visit),
                 visit=visit_of(image.visit),
                 status="sent",
-                record=manifest.to_b64(seal.record.value.id(self._world.domain)),
-                find=manifest.to_b64(find),
-                origin=Origin(key=manifest.to_b64(origin.record.key), counter=origin.record.counter),
+                record=seal.record.value.id(self._world.domain),
+                find=find,
+                origin=Origin(key=origin.record.key, counter=origin.record.counter),
                 evidence=name,
             )
         )
@@ -230,7 +234,7 @@ class _Making:
 
     def _sign(self) -> None:
         key, (last, _) = self._world.signer.key, self._world.tail[self._world.signer.key]
-        account = Account(key=manifest.to_b64(key), first=0, last=last)
+        account = Account(key=key, first=0, last=last)
         header = self._header.model_copy(update={"accounts": (account,)})
         with (self._folder / "transmittal" / MANIFEST).open("wb") as file:
             digest = manifest.write(header, self._entries, file)
@@ -280,5 +284,5 @@ class _Tree:
 
 def _above(level: Sequence[bytes]) -> Iterator[bytes]:
     for place in range(0, len(level), 2):
-        pair = level[place : place + 2]
-        yield merkle.node_hash(*pair) if len(pair) == 2 else pair[0]
+        left, right = level[place], level[place + 1 : place + 2]
+        yield merkle.node_hash(left, right[0]) if right else left

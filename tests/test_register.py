@@ -14,9 +14,9 @@ from ledger.core import content
 from ledger.core.contracts import Beacon
 from ledger.core.custody import Statement, transferred
 from ledger.core.errors import FixInput, NeedPermission, TryLater
-from ledger.core.stored_pixels import cs1
 from ledger.core.records import AcquisitionRecord, Approval, CustodyRecord, ManifestRecord, SyntheticRecord
 from ledger.core.search import Subject
+from ledger.core.stored_pixels import cs1
 from ledger.core.typeddata import Domain
 from ledger.keys import signers
 from ledger.register import NO_RECORD, Claim, Receipt, Sealable, Sealer

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
 from ledger.audit.workbook import IN_ORDER, PROVEN, SAME_INSTANCE, SAME_PIXELS, Book, Examined, Listed, Origin
@@ -12,8 +11,10 @@ from ledger.core import content
 from ledger.core.errors import Stop
 from ledger.core.verdict import Verdict
 
+WEIGHT: Final = 1 << 30
+"""Bytes of the images that are examined together, and lost together when a run is interrupted."""
 BATCH: Final = 64
-"""Images that are examined together, and lost together when a run is interrupted."""
+"""Images that are examined together where nobody says what one weighs."""
 
 Image = TypeVar("Image")
 Image_contra = TypeVar("Image_contra", contravariant=True)
@@ -49,8 +50,10 @@ class Examiner(Protocol[Image_contra]):
 class Reconciling(Generic[Image]):
     """Examines images into a workbook: a run goes on where an earlier one stopped, and ends at the same result."""
 
-    def __init__(self, book: Book, examiner: Examiner[Image]) -> None:
-        self._book, self._examiner = book, examiner
+    def __init__(
+        self, book: Book, examiner: Examiner[Image], weigh: Callable[[Image], int] = lambda _: WEIGHT // BATCH
+    ) -> None:
+        self._book, self._examiner, self._weigh = book, examiner, weigh
         self._finders = [content.Finder(key) for key in book.find_keys()]
 
     def examine(self, images: Iterable[tuple[str, str, Image]], progress: Callable[[int], None]) -> None:
@@ -58,8 +61,7 @@ class Reconciling(Generic[Image]):
         file of another stamp is examined anew); `progress` takes how many are done. To be called with all images that are
         there: what an earlier run saw elsewhere is forgotten at the end."""
         done = 0
-        fresh = iter(images)
-        while chunk := list(islice(fresh, BATCH)):
+        for chunk in self._batches(images):
             wanted = self._book.unseen([(path, stamp) for path, stamp, _ in chunk])
             todo = {path: (stamp, image) for path, stamp, image in chunk if path in wanted}
             if todo:
@@ -69,6 +71,18 @@ class Reconciling(Generic[Image]):
             done += len(chunk)
             progress(done)
         self._book.settle()
+
+    def _batches(self, images: Iterable[tuple[str, str, Image]]) -> Iterator[list[tuple[str, str, Image]]]:
+        batch: list[tuple[str, str, Image]] = []
+        weight = 0
+        for one in images:
+            batch.append(one)
+            weight += self._weigh(one[2])
+            if weight >= WEIGHT:
+                yield batch
+                batch, weight = [], 0
+        if batch:
+            yield batch
 
     def _find(self, digests: Iterable[str], instance: str) -> list[Listed]:
         values = tuple(digests)

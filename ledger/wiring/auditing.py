@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ledger.audit.completeness import Scope, conclude, findings, rows
 from ledger.audit.expected import ExpectedVisit
-from ledger.audit.reconciling import Answer, Find, Reconciling
+from ledger.audit.reconciling import BATCH, WEIGHT, Answer, Find, Reconciling
 from ledger.audit.result import AuditResult, Finding, Row, Signature
 from ledger.audit.workbook import Listed, Origin, Source
 from ledger.core import certificates, stateproof
-from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable, ScanSealError
+from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, LedgerUnavailable
 from ledger.core.evidence import Bundle
 from ledger.core.manifest import Digest, Header, Reader
 from ledger.core.records import Approval, ManifestRecord
@@ -28,11 +28,13 @@ from ledger.core.trust import Facts, Trust
 from ledger.store.audit import Workbook
 from ledger.wiring.bundles import SUFFIX, bundle_files, read_bundle
 from ledger.wiring.images import Found
+from ledger.wiring.keeping import RECORDS_KEPT, Kept, weight
 from ledger.wiring.trial import read_digest
 from ledger.wiring.verification import Oracle, Verifier
 
-BUNDLES_KEPT = 4
-"""Bundles of a transmittal in memory at once: its images lie in its order, so that one after the other is needed."""
+SMALL = WEIGHT // 4096
+"""Bytes that an image counts for at least: so many of the smallest are examined together that their evidence, where they don't
+lie in the order of the list, is not read over and over."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,20 @@ class Audit:
         self._trust, self._lists, self._folder, self._book, self._oracle = trust, lists, evidence, book, oracle
         self._software = software
         self._names: dict[str, str] = _names_noted(book)
-        self._load = lru_cache(maxsize=BUNDLES_KEPT)(self._bundle)
+        self._bundles: Kept[Bundle] = Kept(RECORDS_KEPT)
 
     @property
     def expected_images(self) -> int:
         """How many images the list has, so that progress has an end."""
-        return read_digest(self._lists.manifest)[1].count
+        return self._list[1].count
+
+    @cached_property
+    def _list(self) -> tuple[Header, Digest]:
+        return read_digest(self._lists.manifest)
 
     def run(self, images: Iterable[Found], bundles: Sequence[Bundle], progress: Callable[[int], None]) -> AuditResult:
         """Examines what is not in the workbook yet, and concludes. Raises EvidenceInvalid where the list proves nothing."""
-        header, digest = read_digest(self._lists.manifest)
+        header, digest = self._list
         scope = self._scope(header, digest)
         others = {path: self._other(path) for path in self._lists.others}
         parts = (digest.content, *(one.content for one in others.values()), self._trust.model_dump_json().encode())
@@ -71,16 +77,25 @@ class Audit:
         if not is_loaded:
             self._book.load(_sources({self._lists.manifest: digest} | others))
         examiner = _Examiner(self._load)
-        examiner.use(Verifier(self._trust, bundles, None, self._oracle, examiner.find, self._profiles()))
-        Reconciling(self._book, examiner).examine(((found.path, _stamp(found), found) for found in images), progress)
+        examiner.use(Verifier(self._trust, bundles, None, self._oracle, examiner, self._profiles()))
+        reconciling = Reconciling(self._book, examiner, _weight)
+        reconciling.examine(((found.path, _stamp(found), found) for found in images), progress)
         self._book.note("scope", json.dumps(_dumped(scope) | {"devices": self._names}))
         return conclude(self._book, scope, started, int(time.time()))
 
     def _other(self, path: Path) -> Digest:
-        """Another manifest that accounts for counters: signed, or it could explain anything away. Raises EvidenceInvalid."""
+        """Another manifest that accounts for counters: it counts as the audited one does, or anybody could explain anything
+        away with it. Raises EvidenceInvalid."""
         _, digest = read_digest(path)
-        self._standing(digest, path, path.parent / "evidence")
+        standing, signatures = self._standing(digest, path, path.parent / "evidence")
+        if not standing.is_settled or len({one.name for one in signatures}) < self._trust.policy.approvals:
+            raise EvidenceInvalid(
+                f"{path}: not final on chain, or without the approvals that the policy asks for: leave it out"
+            )
         return digest
+
+    def _load(self, name: str) -> Bundle:
+        return self._bundles.get(name, lambda: self._bundle(name), weight)
 
     def _bundle(self, name: str) -> Bundle:
         if "/" in name or "\\" in name or not name.endswith(SUFFIX):
@@ -193,8 +208,17 @@ def _stamp(found: Found) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
+def _weight(found: Found) -> int:
+    """An image's bytes, as a batch counts them; of one in an archive they are not known before it is read."""
+    path, _, inside = found.path.partition("!/")
+    try:
+        return WEIGHT // BATCH if inside else max(SMALL, Path(path).stat().st_size)
+    except OSError:
+        return SMALL
+
+
 class _Examiner:
-    """`ledger.audit.reconciling.Examiner` of files, by the verifier that everything else uses."""
+    """`ledger.audit.reconciling.Examiner` of files, by the verifier that everything else uses, and its `Finder`."""
 
     def __init__(self, load: Callable[[str], Bundle]) -> None:
         self._load = load
@@ -212,21 +236,17 @@ class _Examiner:
                 None if result.verdict.origin is None else Origin(*result.verdict.origin),
                 result.subject is not None,
             )
-            for result in self._verifier.verify(images)
+            for result in self._verifier.verify(images, together=len(images))
         ]
 
-    def find(self, path: str, subject: Subject) -> tuple[tuple[Bundle, ...], str | None]:
-        """The bundles that the list names for an image, and what is wrong with one."""
+    def named(self, path: str, subject: Subject) -> tuple[str, ...]:
+        """The bundles that the list names for an image."""
         listed = self._find((str(digest) for digest in subject.digests.values()), subject.instance)
         self._listed[path] = listed
-        bundles: list[Bundle] = []
-        damage = None
-        for name in dict.fromkeys(one.evidence for one in listed if one.evidence):
-            try:
-                bundles.append(self._load(name))
-            except ScanSealError as error:
-                damage = str(error)
-        return tuple(bundles), damage
+        return tuple(dict.fromkeys(one.evidence for one in listed if one.evidence))
+
+    def load(self, name: str) -> Bundle:
+        return self._load(name)
 
 
 # ---- what a workbook keeps for its reports --------------------------------------------------------------------------------

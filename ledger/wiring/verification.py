@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
-from ledger.core.errors import EvidenceInvalid, LedgerDisagrees, LedgerUnavailable, Refused, ScanSealError, Unreadable
+from ledger.core.errors import LedgerDisagrees, LedgerUnavailable, Refused, ScanSealError, Unreadable
 from ledger.core.evidence import Bundle
 from ledger.core.search import Evidence, Subject, claimed_device
 from ledger.core.trust import Facts, Trust
 from ledger.core.verdict import OUT_OF_REACH, Token, Verdict
 from ledger.core.verify import not_checked, verify
 from ledger.store.records import RecordReader
-from ledger.wiring.bundles import SUFFIX, Exporter, read_bundle
+from ledger.wiring.bundles import Exporter
 from ledger.wiring.images import Digests, Found, WithoutPixels, subject
+from ledger.wiring.keeping import RECORDS_KEPT, Beside, Kept, weight
 
-KEPT = 16
-"""Sets of bundles whose proofs are kept."""
 CHUNK = 64
 """Images verified together: one round of questions to the chain for all of them."""
+TILES_KEPT = 1 << 17
+"""Tile hashes in memory at once, of some 80 bytes each: with more, fewer images are verified together."""
 
 
 class Oracle(Protocol):
@@ -31,8 +29,14 @@ class Oracle(Protocol):
     def facts(self, blocks: Sequence[int], keys: Sequence[bytes], devices: Sequence[bytes]) -> Facts: ...
 
 
-Finder = Callable[[str, Subject], tuple[tuple[Bundle, ...], str | None]]
-"""Where else evidence of an image is: (bundles, what is wrong with one that cannot be used)."""
+class Finder(Protocol):
+    """Who knows where else evidence of images is."""
+
+    def named(self, path: str, subject: Subject) -> tuple[str, ...]:
+        """What the evidence of an image is called."""
+
+    def load(self, name: str) -> Bundle:
+        """The evidence of that name. Raises ScanSealError where it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -65,53 +69,78 @@ class Verifier:
     ) -> None:
         self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle
         self._finder = finder
-        self._named = Evidence(self._bundles, trust)
+        self._named, self._beside = Evidence(self._bundles, trust), Beside()
         self._offline = _Shared(trust, Facts()) if oracle is None else None
         self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), *profiles, "px1-sha256"])
         if trust.fell_at("sha256") is not None:
             self._hashes |= {"blake3"}
 
-    def verify(self, images: Iterable[Found]) -> Iterator[Result]:
-        """A result for each image, in order, in flat memory."""
-        iterator = iter(images)
-        while chunk := list(islice(iterator, CHUNK)):
-            yield from self._verify_chunk(chunk)
+    def verify(self, images: Iterable[Found], together: int = CHUNK) -> Iterator[Result]:
+        """A result for each image, in order, in flat memory.
 
-    def _verify_chunk(self, chunk: Sequence[Found]) -> list[Result]:
-        read = [self._read(found) for found in chunk]
-        subjects = [part for part in read if isinstance(part, _Read)]
+        Of up to `together` images at a time those with the same named evidence are judged one after the other, so that it is
+        read once for all of them, in whatever order they come.
+        """
+        chunk: list[tuple[Found, _Read | Result]] = []
+        tiles = 0
+        for found in images:
+            read = self._read(found)
+            chunk.append((found, read))
+            tiles += read.tiles if isinstance(read, _Read) else 0
+            if len(chunk) == together or tiles > TILES_KEPT:
+                yield from self._results(chunk)
+                chunk, tiles = [], 0
+        yield from self._results(chunk)
+
+    def _results(self, chunk: Sequence[tuple[Found, _Read | Result]]) -> Iterator[Result]:
+        groups: dict[tuple[str, ...], dict[int, _Read]] = {}
+        for place, (_, read) in enumerate(chunk):
+            if isinstance(read, _Read):
+                groups.setdefault(read.named, {})[place] = read
+        verdicts: dict[int, Verdict] = {}
+        for named, group in groups.items():
+            verdicts |= zip(group, self._verdicts(*self._loaded(named), list(group.values())), strict=True)
+        for place, (found, read) in enumerate(chunk):
+            yield Result(found.path, verdicts[place], read.subject) if isinstance(read, _Read) else read
+
+    def _loaded(self, named: Sequence[str]) -> tuple[tuple[Bundle, ...], str | None]:
+        """The bundles of these names, and what is wrong with one that cannot be used."""
+        bundles: list[Bundle] = []
+        damage = None
+        for name in named:
+            try:
+                bundles += [] if self._finder is None else [self._finder.load(name)]
+            except ScanSealError as error:
+                damage = str(error)
+        return tuple(bundles), damage
+
+    def _verdicts(self, named: Sequence[Bundle], damage: str | None, group: Sequence[_Read]) -> list[Verdict]:
+        """Of images that have the same named evidence."""
         try:
-            stored = self._stored([part.subject for part in subjects])
-            facts = self._facts(subjects, stored)
+            stored = self._stored([read.subject for read in group])
+            facts = self._facts(group, (*named, *stored))
         except (LedgerUnavailable, LedgerDisagrees) as error:
-            failed = not_checked(str(error), OUT_OF_REACH)
-            return [
-                Result(found.path, failed, part.subject) if isinstance(part, _Read) else part
-                for found, part in zip(chunk, read, strict=True)
-            ]
+            return [not_checked(str(error), OUT_OF_REACH)] * len(group)
         shared = self._offline or _Shared(self._trust, facts)
-        return [
-            Result(found.path, self._judge(part, shared, stored), part.subject) if isinstance(part, _Read) else part
-            for found, part in zip(chunk, read, strict=True)
-        ]
+        return [self._judge(read, shared, named, stored, damage) for read in group]
 
-    def _judge(self, read: _Read, shared: _Shared, stored: Sequence[Bundle]) -> Verdict:
-        verdict = shared.judge(read, (*self._bundles, *stored))
-        if verdict.token is not Token.ALTERED or verdict.regions:
+    def _judge(
+        self, read: _Read, shared: _Shared, named: Sequence[Bundle], stored: Sequence[Bundle], damage: str | None
+    ) -> Verdict:
+        verdict = shared.judge(read, (*named, *self._bundles, *stored), damage)
+        if verdict.token is not Token.ALTERED or verdict.regions or self._site is None:
             return verdict
         # Only an altered image needs the sealed tile hashes, which are large.
-        return shared.judge(read, (*self._bundles, *self._stored([read.subject], with_tiles=True)))
+        with_tiles = self._stored([read.subject], with_tiles=True)
+        return shared.judge(read, (*named, *self._bundles, *with_tiles), damage)
 
     def _read(self, found: Found) -> _Read | Result:
         """The image and the bundles beside it, or the result that it cannot be read."""
-        beside, damage = bundles_beside(found.path)
-        hashes = self._hashes | hashes_of(seal.record.profile.partition("/")[0] for bundle in beside for seal in bundle.seals)
+        beside, profiles, damage = self._beside.of(found.path)
         try:
-            read = subject(found, hashes)
-            if self._finder is not None:
-                more, missing = self._finder(found.path, read)
-                beside, damage = (*beside, *more), damage or missing
-            return _Read(read, beside, damage)
+            read = subject(found, self._hashes | hashes_of(profiles))
+            named = () if self._finder is None else self._finder.named(found.path, read)
+            return _Read(read, beside, damage, named)
         except WithoutPixels as error:
             return Result(found.path, not_checked(str(error)), None, without_pixels=not found.named)
         except (Unreadable, Refused) as error:
@@ -134,11 +163,11 @@ class Verifier:
         }
         return (exporter.bundle(seals.values(), with_tiles=with_tiles),) if seals else ()
 
-    def _facts(self, read: Sequence[_Read], stored: Sequence[Bundle]) -> Facts:
+    def _facts(self, read: Sequence[_Read], more: Sequence[Bundle]) -> Facts:
         if self._oracle is None:
             return Facts()
         bundles = {id(bundle): bundle for part in read for bundle in part.beside}
-        evidence = Evidence((*self._bundles, *bundles.values(), *stored), self._trust)
+        evidence = Evidence((*self._bundles, *bundles.values(), *more), self._trust)
         blocks: set[int] = set()
         keys: set[bytes] = set()
         devices: set[bytes] = set()
@@ -161,14 +190,23 @@ class Verifier:
 
 @dataclass(frozen=True)
 class _Read:
+    """An image as read, the bundles beside it and what is wrong with one, and the names of more evidence."""
+
     subject: Subject
     beside: tuple[Bundle, ...]
     damage: str | None
+    named: tuple[str, ...]
 
     @property
     def stopped(self) -> str | None:
         """Why the pixels could not be decoded to the end, if so: then no record found means nothing."""
         return self.subject.digests.stopped if isinstance(self.subject.digests, Digests) else None
+
+    @property
+    def tiles(self) -> int:
+        """Tile hashes that it keeps in memory."""
+        digests = self.subject.digests
+        return sum(len(frame) for profile in digests if profile in digests for frame in digests[profile].tiles)
 
 
 class _Shared:
@@ -176,51 +214,22 @@ class _Shared:
 
     def __init__(self, trust: Trust, facts: Facts) -> None:
         self._trust, self._facts = trust, facts
-        self._evidence: dict[tuple[int, ...], Evidence] = {}
+        self._evidence: Kept[Evidence] = Kept(RECORDS_KEPT)
 
-    def judge(self, read: _Read, common: Sequence[Bundle]) -> Verdict:
+    def judge(self, read: _Read, common: Sequence[Bundle], damage: str | None) -> Verdict:
         bundles = (*read.beside, *common)
+        # No other bundle has the id of one that is kept with its evidence.
         names = tuple(id(bundle) for bundle in bundles)
-        if names not in self._evidence:
-            if len(self._evidence) == KEPT:
-                self._evidence.pop(next(iter(self._evidence)))
-            self._evidence[names] = Evidence(bundles, self._trust, self._facts)
-        verdict = verify(read.subject, self._evidence[names])
-        if read.damage is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
-            return not_checked(f"evidence beside the image proves nothing: {read.damage}")
+        evidence = self._evidence.get(
+            names, lambda: Evidence(bundles, self._trust, self._facts), lambda made: sum(map(weight, made.bundles))
+        )
+        verdict = verify(read.subject, evidence)
+        damage = read.damage or damage
+        if damage is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
+            return not_checked(f"evidence beside the image proves nothing: {damage}")
         if read.stopped is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
             return not_checked(read.stopped)
         return verdict
-
-
-def bundles_beside(path: str) -> tuple[tuple[Bundle, ...], str | None]:
-    """The evidence next to an image file or an archive: `<name>.seal.json`, else all `*.seal.json` of its folder; and what
-    is wrong with a
-    bundle that cannot be used."""
-    place = Path(path.partition("!/")[0])
-    own = place.with_name(place.name + SUFFIX)
-    files = (own,) if own.is_file() else _seal_files(str(place.parent))
-    bundles: list[Bundle] = []
-    damage = None
-    for file in files:
-        try:
-            bundles.append(_cached_bundle(str(file), file.stat().st_mtime_ns))
-        except (EvidenceInvalid, Unreadable) as error:
-            damage = str(error)
-    return tuple(bundles), damage
-
-
-@lru_cache(maxsize=64)
-def _seal_files(folder: str) -> tuple[Path, ...]:
-    try:
-        return tuple(sorted(Path(folder).glob(f"*{SUFFIX}")))
-    except OSError:
-        return ()
-
-
-@lru_cache(maxsize=256)
-def _cached_bundle(path: str, changed: int) -> Bundle:  # noqa: ARG001 - part of the cache's key
-    return read_bundle(Path(path))
 
 
 def hashes_of(profiles: Iterable[str]) -> frozenset[str]:

@@ -1,9 +1,9 @@
 """Makes the vectors of the pixel digests: `python tests/vectors/make_pixels.py` writes pixels/*.json beside it. Deterministic.
 
 px1.json: the Image Pixel module as numbers, native little-endian pixel data as hex, and `expect`: a digest or `refused`, then
-with a `reason` in plain words. cs1.json: family, codestreams as hex, the elements of the Image Pixel module as written (keyword to
-VR, which is empty when implicit, and value as hex), expect. raw1.json: transfer syntax, the pixel element's tag, VR, `undefined`
-length and value as hex, the module's elements, expect.
+with a `reason` in plain words. cs1.json: family, codestreams as hex, the elements of the Image Pixel module as written
+(keyword to VR, which is empty when implicit, and value as hex), expect. raw1.json: transfer syntax, the pixel element's tag,
+VR, `undefined` length and value as hex, the module's elements, expect.
 frames.json: one frame of many: digest, index, the frame's values as hex, path, expect `ok` or `frame`.
 """
 
