@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ledger.core.errors import Unreadable
-from ledger.dicom import Limits
+from ledger.dicom import Limits, find_images
 from ledger.dicom.zips import appended, check, content, entries
 
 LIMITS = Limits()
@@ -285,3 +285,12 @@ def test_an_archive_at_the_end_of_anything_is_seen() -> None:
         assert appended(data)
     for data in (b"", b"PK\5\6", b"PK\5\6" + bytes(99), b"x" * 70000, archive(A) + bytes(70000)):
         assert not appended(data)
+
+
+def test_a_file_that_is_left_out_of_an_archive_hides_nothing_behind_it(tmp_path: Path) -> None:
+    text = replace(B, name=b"readme.txt")
+    for piece, expected in ((text, 1), (replace(text, slack=local(HIDDEN)), 0), (replace(text, crc=7), 0)):
+        (tmp_path / "a.zip").write_bytes(archive(piece))
+        images = find_images([tmp_path])
+        assert len(list(images)) == 1 - expected
+        assert images.skipped == expected
