@@ -3,16 +3,16 @@ import { createPublicKey, verify } from "node:crypto";
 import { Invalid, cat, nodeHash, same, sha256, text } from "./bytes.mjs";
 
 /** The root that an inclusion path leads to (RFC 9162 §2.1.3.2). `index` and `size` are BigInt, below 2^64. */
-export function inclusionRoot(leaf, index, size, path) {
+export function inclusionRoot(leaf, index, size, path, H = sha256) {
   if (index >= size) throw new Invalid("inclusion", `leaf ${index} is outside a tree of size ${size}`);
   let at = index, last = size - 1n, root = leaf;
   for (const node of path) {
     if (node.length !== 32) throw new Invalid("inclusion", "a node is not 32 bytes");
     if (last === 0n) throw new Invalid("inclusion", "the path is too long");
     if (at & 1n || at === last) {
-      root = nodeHash(node, root);
+      root = nodeHash(node, root, H);
       while (!(at & 1n) && at !== 0n) { at >>= 1n; last >>= 1n; }
-    } else root = nodeHash(root, node);
+    } else root = nodeHash(root, node, H);
     at >>= 1n;
     last >>= 1n;
   }

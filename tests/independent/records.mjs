@@ -63,8 +63,8 @@ export function recordId(record, chainId, contract) {
 const fail = (message) => { throw new Invalid("certificate", message); };
 
 const CURVES = {
-  "secp256k1": [secp256k1, unhex("3056301006072a8648ce3d020106052b8104000a034200")],
-  "P-256": [p256, unhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")],
+  "secp256k1": [secp256k1, "secp256k1", unhex("3056301006072a8648ce3d020106052b8104000a034200")],
+  "P-256": [p256, "p256", unhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")],
 };
 
 /** When a certificate is valid: seconds since 1970, both ends included. */
@@ -92,10 +92,15 @@ export function readCertificate(der) {
   if (!same(x509.raw, der)) fail("bytes behind it");
   const { from, to } = validity(x509);
   try { jwk = x509.publicKey.export({ format: "jwk" }); } catch { /* a key that JWK has no name for */ }
-  const [curve, prefix] = CURVES[jwk.crv] ?? [];
+  const [curve, , prefix] = CURVES[jwk.crv] ?? [];
   if (!curve) return { key: null };
   const point = cat([4], Buffer.from(jwk.x, "base64url"), Buffer.from(jwk.y, "base64url"));
   return { x509, der, from, to, curve, point, key: sha256(cat(prefix, point)) };
+}
+
+/** What a certificate's key signs with, as trust files (§8) call it; undefined for anything else. */
+export function algorithmOf(x509) {
+  try { return CURVES[x509.publicKey.export({ format: "jwk" }).crv]?.[1]; } catch { return undefined; }
 }
 
 export const isSignedBy = ({ curve, point }, digest, signature) => curve.verify(signature, digest, point, { prehash: false, lowS: true });

@@ -2,7 +2,8 @@
 import { Invalid, big, cat, hex, integer, keccak, leafHash, pieces, same, sha256, treeRoot, unhex } from "./bytes.mjs";
 import { rolesOf } from "./custody.mjs";
 import { inclusionRoot, openCheckpoint } from "./log.mjs";
-import { ITEMS, encoded, holder, isIssuedBy, isSignedBy, readCertificate, recordId, typeOf, validity, word } from "./records.mjs";
+import { ITEMS, algorithmOf, encoded, holder, isIssuedBy, isSignedBy, readCertificate, recordId, typeOf, validity, word } from "./records.mjs";
+import { led } from "./renewal.mjs";
 import { header, storage } from "./trie.mjs";
 
 /** A block that nobody vouches for, or that someone contradicts (exit code 6). */
@@ -53,13 +54,18 @@ const mapping = (key, slot) => keccak(cat(key, slot));
 const anchorReader = once((state, trust) => storage(state, trust.anchor_log));
 const registryReader = once((state, trust) => storage(state, trust.device_registry));
 
+/** 6: whether the AnchorLog has this root under a size of a log, with what else an anchor or a renewal says of it. */
+function isAnchored(state, log, size, root, { old_size, block_number, block_time, beacons }, trust) {
+  const packed = keccak(cat(...beacons.map(({ number, hash }) => cat(big(number, 8), hash))));
+  const commitment = keccak(cat(root, word(old_size), word(block_number), word(block_time), packed));
+  return same(anchorReader(state, trust)(mapping(word(size), mapping(log, word(1)))), commitment);
+}
+
 /** 5 and 6, of one anchor: {size, root, time, beacons, block: state header, state}. */
 const proven = once((anchor, bundle, log, trust) => {
   const state = bundle.states[anchor.state], block = header(state.header);
   const { size, root } = openCheckpoint(anchor.checkpoint, log.origin, log.key);
-  const beacons = keccak(cat(...anchor.beacons.map(({ number, hash }) => cat(big(number, 8), hash))));
-  const commitment = keccak(cat(root, word(anchor.old_size), word(anchor.block_number), word(anchor.block_time), beacons));
-  if (!same(anchorReader(state, trust)(mapping(word(size), mapping(log.log_id, word(1)))), commitment)) fail("state proof", `another anchor of size ${size}`);
+  if (!isAnchored(state, log.log_id, size, root, anchor, trust)) fail("state proof", `another anchor of size ${size}`);
   return { size, root, time: anchor.block_time, beacons: anchor.beacons, block, state };
 });
 
@@ -70,13 +76,12 @@ function anchored(bundle, { record, signature, included }, log, trust) {
   return anchor;
 }
 
-/** 7: whether the policy takes the state's block as settled. */
-function isSettled({ block: { number, hash, time }, time: anchoredAt }, { trust, facts }) {
+/** 7: whether the policy takes a state's block as settled; null where nobody vouches for it. */
+function isSettled({ number, hash }, { trust, facts }) {
   const listed = trust.blocks.get(number), asked = facts.blocks?.[number];
   for (const known of [listed, asked && unhex(asked.slice(2))])
     if (known && !same(known, hash)) throw new OutOfReach(`another block ${number} than the evidence's`);
-  if (!listed && !asked) throw new OutOfReach(`nobody vouches for block ${number}`);
-  if (time < anchoredAt) fail("state proof", "the state is older than its anchor");
+  if (!listed && !asked) return null;
   return Boolean(listed) || number <= BigInt(facts.settled ?? -1);
 }
 
@@ -117,6 +122,31 @@ function refusal({ record }, id, certificate, known, time, { trust, bundles, fac
   return isValid(certificate) ? null : "the certificate was not valid then";
 }
 
+/** 8a: throws where a signature could be forged when it came on chain. */
+function refuseFallen(certificate, anchor, known, { fell, issuers }) {
+  const hasFallen = (algorithm, time) => fell[algorithm] !== undefined && (time === null || time >= fell[algorithm]);
+  if (hasFallen(algorithmOf(certificate.x509), anchor && anchor.time)) fail("signature", "it could be forged when it came on chain");
+  const own = issuers.filter((issuer) => isIssuedBy(certificate.x509, issuer));
+  if (own.length && own.every((issuer) => hasFallen(algorithmOf(issuer), known.enrolled || null))) fail("certificate", "it could be forged when it was enrolled");
+}
+
+/** 8a: what the renewals that count say of the image; null while SHA-256 stands. */
+function renewed(view, bundle, entry, { der: certificate }) {
+  const { trust } = view, note = entry.included && bundle.anchors[entry.included.anchor].checkpoint;
+  const found = led(bundle, entry, { certificate, note }).map(({ batch, root, image }) => {
+    const state = bundle.states[batch.state], block = header(state.header);
+    if (!isAnchored(state, batch.log_id, batch.new_size, root, { ...batch, beacons: [] }, trust)) fail("renewal", "not of this evidence");
+    if (block.time < batch.block_time) fail("renewal", "the state is older than it");
+    return { time: batch.block_time, block, image };
+  }).map((one) => ({ ...one, settled: isSettled(one.block, view) }));
+  if (trust.fell.sha256 === undefined) return null;
+  if (typeOf(entry.record) === "ManifestRecord") fail("renewal", "a manifest's list falls with SHA-256");
+  const early = found.filter(({ time }) => time < trust.fell.sha256), counting = early.filter(({ settled }) => settled);
+  if (!early.length) fail("renewal", "it was not renewed before SHA-256 fell");
+  if (!counting.length) throw new OutOfReach("the renewal's block is not settled");
+  return counting.map(({ image }) => image);
+}
+
 const beaconHeaders = once((bundle) => {
   const headers = bundle.headers.map(header);
   for (const one of headers)
@@ -133,7 +163,8 @@ function beaconTime({ beacon_number: number, beacon_hash: hash }, bundle, anchor
   return headers.find((one) => same(one.hash, hash))?.time ?? null;
 }
 
-/** 4 to 9 of one entry: {id, isAnchored, settled, refused: why, or null, clock: contradicted?, bracket: [after, before]}. */
+/** 4 to 9 of one entry: {id, isAnchored, settled, refused: why, or null, clock: contradicted?, bracket: [after, before],
+ * images: what renewals say of it, or null while SHA-256 stands}. */
 export function stand(view, bundle, entry) {
   const { trust } = view, { record } = entry, log = logOf(bundle, trust), id = idOf(record, trust);
   const certificate = signer(bundle, entry, id);
@@ -141,13 +172,17 @@ export function stand(view, bundle, entry) {
   let anchor = null, settled = false, words = null;
   if (entry.included) {
     anchor = anchored(bundle, entry, log, trust);
-    settled = isSettled(anchor, view);
+    settled = isSettled(anchor.block, view);
+    if (settled === null) throw new OutOfReach(`nobody vouches for block ${anchor.block.number}`);
+    if (anchor.block.time < anchor.time) fail("state proof", "the state is older than its anchor");
     const slot = mapping(record.key, word(1)), read = registryReader(anchor.state, trust);
     words = [read(slot), read(word((integer(slot) + 1n) % (1n << 256n)))];
   }
-  const refused = refusal(entry, id, certificate, keyState(record.key, words, view), anchor && anchor.time, view);
+  const known = keyState(record.key, words, view), refused = refusal(entry, id, certificate, known, anchor && anchor.time, view);
+  refuseFallen(certificate, anchor, known, trust);
+  const images = renewed(view, bundle, entry, certificate);
   const bracket = anchor ? [beaconTime(record, bundle, anchor, view), anchor.time] : [null, null];
   const [lower, upper] = bracket, claimed = record.claimed_time;
   const clock = (lower !== null && claimed < lower - trust.tolerance) || (upper !== null && claimed > upper + trust.tolerance);
-  return { id, isAnchored: anchor !== null, settled, refused, clock, bracket };
+  return { id, isAnchored: anchor !== null, settled, refused, clock, bracket, images };
 }

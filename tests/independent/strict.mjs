@@ -107,6 +107,7 @@ const record = (v, at) => {
   return Object.hasOwn(RECORDS, type) ? RECORDS[type](v, at) : wrong(at, "no type of record");
 };
 const included = orNull(object({ anchor: uint, index: uint, path: bytes() }));
+const renewed = orNull(list(object({ renewal: uint, index: uint, path: bytes(), image: orNull(bytes(32)), opening: orNull(bytes(32)) })));
 
 const BUNDLE = object({
   format: just("scanseal-bundle-1"),
@@ -118,17 +119,20 @@ const BUNDLE = object({
     decoder: orNull(string), included,
     tiles: orNull(object({ kind: uint, photometric: uint, width: uint, samples_per_pixel: uint, rows: uint, columns: uint,
       frames: uint, palette: bytes(32), hashes: bytes() })),
+    renewed,
   })),
-  records: maybe(list(object({ record, signature: bytes(64), leaves: orNull(bytes()), included }))),
+  records: maybe(list(object({ record, signature: bytes(64), leaves: orNull(bytes()), included, renewed }))),
   anchors: maybe(list(object({ checkpoint: string, old_size: uint, block_number: uint, block_time: uint,
     beacons: list(object({ number: uint, hash: bytes(32) })), state: uint }))),
   states: maybe(list(object({ header: bytes(), nodes: list(bytes()) }))),
   headers: maybe(list(bytes())),
+  renewals: maybe(list(object({ hash: just("blake3"), log_id: bytes(32), old_size: uint, new_size: uint, block_number: uint,
+    block_time: uint, state: uint }))),
 });
 
 /** A bundle, its optional parts filled in; `entries` are its seals and records. Throws where §7 does not let it pass. */
 export function parseBundle(source) {
-  const bundle = { records: [], anchors: [], states: [], headers: [], ...BUNDLE(strictJson(source), "bundle") };
+  const bundle = { records: [], anchors: [], states: [], headers: [], renewals: [], ...BUNDLE(strictJson(source), "bundle") };
   const within = (index, all, at) => { if (index >= BigInt(all.length)) wrong(at, "an index outside its list"); };
   for (const seal of bundle.seals) {
     seal.study ??= 0n;
@@ -136,26 +140,32 @@ export function parseBundle(source) {
     if (!isImage(seal.record)) wrong("seals", "a record that is no image's");
   }
   bundle.entries = [...bundle.seals, ...bundle.records];
-  for (const entry of bundle.entries) if (entry.included) within(entry.included.anchor, bundle.anchors, "anchor");
-  for (const anchor of bundle.anchors) within(anchor.state, bundle.states, "state");
+  for (const entry of bundle.entries) {
+    if (entry.included) within(entry.included.anchor, bundle.anchors, "anchor");
+    for (const one of entry.renewed ?? []) within(one.renewal, bundle.renewals, "renewal");
+  }
+  for (const one of [...bundle.anchors, ...bundle.renewals]) within(one.state, bundle.states, "state");
   return bundle;
 }
 
 const contract = object({ address: hexBytes(20), code_hash: hexBytes(32) });
 const natural = (v, at) => (typeof v === "bigint" && v >= 0n ? v : wrong(at, "not a natural number"));
+const positive = (v, at) => (natural(v, at) > 0n ? v : wrong(at, "zero"));
 const TRUST = object({
-  format: just("scanseal-trust-1"), chain_id: natural, genesis_hash: hexBytes(32), rpc: maybe(list(string)),
+  format: just("scanseal-trust-1"), chain_id: positive, genesis_hash: hexBytes(32), rpc: maybe(list(string)),
   anchor_log: contract, device_registry: contract,
   logs: list(object({ origin: string, log_id: hexBytes(32), key: hexBytes(32) })),
   authorities: list(object({ name: string, certificate: string })),
   blocks: maybe(list(object({ number: natural, hash: hexBytes(32) }))),
   keys: maybe(list(object({ key: hexBytes(32), retired_at: maybe(natural), compromised_since: maybe(natural) }))),
-  devices: maybe(list(object({ device: hexBytes(32), name: string, seals_everything_since: natural }))),
+  devices: maybe(list(object({ device: hexBytes(32), name: string, seals_everything_since: positive }))),
+  fallen: maybe(list(object({ algorithm: just("sha256", "secp256k1", "p256"), since: positive }))),
   policy: maybe(object({ finality: maybe(just("included", "safe", "final")), clock_tolerance_s: maybe(natural),
     approvals: maybe(natural) })),
 });
 
-/** A trust file, its optional parts filled in; `issuers` are its authorities' certificates. Throws where §8 does not let it pass. */
+/** A trust file, its optional parts filled in; `issuers` are its authorities' certificates, `fell` says when each algorithm fell. Throws where
+ * §8 does not let it pass. */
 export function parseTrust(source) {
   const trust = TRUST(parseToml(source, { integersAsBigInt: true }), "trust");
   const issuers = trust.authorities.map(({ certificate }) => new X509Certificate(certificate));
@@ -166,5 +176,7 @@ export function parseTrust(source) {
     if (known && Buffer.compare(known, hash)) wrong("trust.blocks", `two hashes of block ${number}`);
     blocks.set(number, hash);
   }
-  return { keys: [], devices: [], ...trust, blocks, issuers, tolerance: trust.policy?.clock_tolerance_s ?? 300n };
+  const fell = {};
+  for (const { algorithm, since } of trust.fallen ?? []) fell[algorithm] = fell[algorithm] < since ? fell[algorithm] : since;
+  return { keys: [], devices: [], ...trust, blocks, issuers, fell, tolerance: trust.policy?.clock_tolerance_s ?? 300n };
 }

@@ -8,6 +8,7 @@ import { saltsOf } from "./custody.mjs";
 import { replay, trace } from "./lineage.mjs";
 import { px1OfTiles } from "./px1.mjs";
 import { ATTRIBUTES, ITEMS, itemLeaf, token, typeOf } from "./records.mjs";
+import { imageHashes } from "./renewal.mjs";
 import { OutOfReach, stand } from "./standing.mjs";
 import { parseBundle, parseTrust } from "./strict.mjs";
 
@@ -112,11 +113,19 @@ function compare(seal, subject, findKey) {
 
 // ---- steps 4 to 10, and the verdict ----
 
+/** 8a, of an image that is what was sealed. */
+function checkImage(seal, subject, { images }) {
+  const ours = images && imageHashes(seal, subject);
+  if (images && !images.some((image) => image && ours.some((one) => same(one, image)))) fail("renewal", "not of this image");
+}
+
 /** 3 to 10 for one seal. */
 function judge(view, bundle, seal) {
   try {
     const { pixels, differing: own } = compare(seal, view.subject, bundle.studies[seal.study]);
-    const standing = stand(view, bundle, seal), lineage = trace(view, bundle, seal, standing), custody = replay(view, bundle, seal, standing);
+    const standing = stand(view, bundle, seal);
+    if (pixels && !own.length) checkImage(seal, view.subject, standing);
+    const lineage = trace(view, bundle, seal, standing), custody = replay(view, bundle, seal, standing);
     const falsehoods = lineage.flatMap((link) => link.false), differing = [...new Set([...own, ...falsehoods.filter((item) => ATTRIBUTES.includes(item))])];
     const first = lineage.find(({ entry }) => typeOf(entry.record) !== "CustodyRecord").standing;
     const isSynthetic = lineage.some(({ entry }) => typeOf(entry.record) === "SyntheticRecord");

@@ -17,10 +17,10 @@ from ledger.core.trust import DeviceNotice, KeyNotice, Trust
 from ledger.core.typeddata import Domain
 from tests.core.conftest import make_subject
 from tests.simulators.ledger import START, World
-from tests.vectors import make_lineage, make_statements
+from tests.vectors import make_lineage, make_renewals, make_statements
 
 Case = dict[str, Any]
-FILES = ("bundles/verdicts", "bundles/lineage", "records/records", "records/content", "records/statements")
+FILES = ("bundles/verdicts", "bundles/lineage", "bundles/renewals", "records/records", "records/content", "records/statements")
 JANE = make_subject()
 
 
@@ -29,6 +29,7 @@ def vectors() -> dict[str, list[Case]]:
     return {
         "bundles/verdicts": verdicts(),
         "bundles/lineage": make_lineage.lineages(),
+        "bundles/renewals": make_renewals.renewals(),
         "records/records": records(),
         "records/content": contents(),
         "records/statements": make_statements.statements(),
