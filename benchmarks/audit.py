@@ -78,12 +78,12 @@ def _measured(made: Trial, pictures: Pictures, faults: int) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {}
     for name in ("first run", "run again"):
         rounds.say(name)
-        runs[name] = _audited(made, made.folder / "audit.sqlite", _Expected("COMPLETE", in_order, Counter()))
+        runs[name] = audited(made, made.folder / "audit.sqlite", Expected("COMPLETE", in_order, Counter()))
     floors.append(rounds.timed(lambda: _floor(made.images)))
     if faults:
         rounds.say(f"a run with {faults} images altered, removed and added each")
         expected = _do_wrong(made, pictures, in_order, faults)
-        runs["with faults"] = _audited(made, made.folder / "faults.sqlite", expected)
+        runs["with faults"] = audited(made, made.folder / "faults.sqlite", expected)
     floor = min(floors)
     for row in runs.values():
         row["images_per_s"] = count / row["wall"]
@@ -104,7 +104,7 @@ def _floor(images: Sequence[Image]) -> None:
 
 
 @dataclass(frozen=True)
-class _Expected:
+class Expected:
     """What an audit must say: its verdict, images by verdict, findings by kind."""
 
     verdict: str
@@ -112,7 +112,7 @@ class _Expected:
     findings: Counter[str]
 
 
-def _do_wrong(made: Trial, pictures: Pictures, in_order: Counter[str], faults: int) -> _Expected:
+def _do_wrong(made: Trial, pictures: Pictures, in_order: Counter[str], faults: int) -> Expected:
     """Alters a pixel of some images, removes others, adds some that nobody sealed; all over the trial."""
     chosen = made.images[:: len(made.images) // (2 * faults)]
     altered, removed = chosen[: 2 * faults : 2], chosen[1 : 2 * faults : 2]
@@ -126,10 +126,10 @@ def _do_wrong(made: Trial, pictures: Pictures, in_order: Counter[str], faults: i
         pictures.write(made.folder / "images" / f"added-{number:08}.dcm", len(made.images) + number, altered[number].visit)
     left = in_order - Counter("DERIVED" if trial.is_derived(image.visit) else "AUTHENTIC" for image in (*altered, *removed))
     kinds = Counter(image_not_in_order=faults, missing_image=faults, unexpected_image=faults)
-    return _Expected("UNEXPECTED", left + Counter(ALTERED=faults, UNREGISTERED=faults), kinds)
+    return Expected("UNEXPECTED", left + Counter(ALTERED=faults, UNREGISTERED=faults), kinds)
 
 
-def _audited(made: Trial, workbook: Path, expected: _Expected) -> dict[str, Any]:
+def audited(made: Trial, workbook: Path, expected: Expected) -> dict[str, Any]:
     """Runs the command in a process of its own. Leaves the benchmark where it says anything but what is expected."""
     command = [sys.executable, "-m", "benchmarks.audit_worker", *made.arguments(workbook)]
     done: list[subprocess.CompletedProcess[str]] = []
@@ -139,7 +139,7 @@ def _audited(made: Trial, workbook: Path, expected: _Expected) -> dict[str, Any]
         memory = json.loads(done[0].stderr.splitlines()[-1])["peak_memory"]
     except (ValueError, LookupError) as error:
         raise SystemExit(f"the audit failed, code {done[0].returncode}: {done[0].stderr}") from error
-    found = _Expected(said["verdict"], Counter(said["images"]), Counter(one["kind"] for one in said["findings"]))
+    found = Expected(said["verdict"], Counter(said["images"]), Counter(one["kind"] for one in said["findings"]))
     if found != expected:
         raise SystemExit(f"the audit says {found} instead of {expected}: this is no measurement")
     return {**took._asdict(), "peak_memory": memory, "verdict": found.verdict, "findings": dict(found.findings)}

@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import bundles, files, gas, peers, rounds, seal_verify
+from benchmarks import audit, bundles, files, gas, peers, rounds, seal_verify
+from benchmarks.trial import Trial
 from ledger.chain.devnet import find_binary
 from ledger.dicom import read
 
@@ -105,6 +107,34 @@ def test_gas_is_measured_on_old_and_new_rules(capsys):
         batch = printed(capsys)["batches"]["1024"]
         assert batch["gas_an_image"] <= gas.GOAL_GAS, hardfork
         assert batch["gas_an_image"] == batch["gas"] / 1024
+
+
+def test_an_audit_is_measured_and_finds_exactly_what_was_done(capsys):
+    arguments = ["--images", "300", "--per-visit", "25", "--faults", "5"]
+    audit.main([*arguments, "--json"])
+    result = printed(capsys)
+    assert (result["images"], result["derived"]) == (300, 150)
+    first, again, faults = result["runs"].values()
+    assert (first["verdict"], again["verdict"], faults["verdict"]) == ("COMPLETE", "COMPLETE", "UNEXPECTED")
+    assert faults["findings"] == {"image_not_in_order": 5, "missing_image": 5, "unexpected_image": 5}
+    assert all(0 < run["peak_memory"] < audit.MEMORY_GOAL for run in result["runs"].values())
+
+
+def test_an_audit_of_images_in_no_order_is_measured_and_a_wrong_result_is_no_measurement(capsys, tmp_path):
+    folder = tmp_path / "kept"
+    audit.main(["--images", "60", "--per-visit", "10", "--faults", "0", "--flat", "--folder", str(folder)])
+    assert "memory: goal 500 MB: met" in capsys.readouterr().out
+    first, *others = (folder / "images").iterdir()
+    assert len(others) == 59
+    first.unlink()
+    expected = audit.Expected("COMPLETE", Counter(AUTHENTIC=30, DERIVED=30), Counter())
+    with pytest.raises(SystemExit, match=r"missing_image.*this is no measurement"):
+        audit.audited(Trial(folder, (), 30), tmp_path / "again.sqlite", expected)
+    (folder / "transmittal" / "manifest.jsonl").write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"the audit failed, code 7: .*manifest"):
+        audit.audited(Trial(folder, (), 30), tmp_path / "again.sqlite", expected)
+    with pytest.raises(SystemExit, match="--faults 30 is too many"):
+        audit.main(["--images", "60", "--faults", "30"])
 
 
 def test_files_are_the_same_for_the_same_arguments_and_all_distinct(tmp_path):

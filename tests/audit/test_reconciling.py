@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.audit.completeness import conclude, findings, rows
-from ledger.audit.reconciling import BATCH, Answer
+from ledger.audit.reconciling import BATCH, WEIGHT, Answer, Reconciling
 from ledger.core.errors import EvidenceInvalid, FixInput, Stop, TryLater
 from ledger.core.verdict import Token, Verdict
 from ledger.store.audit import Workbook
@@ -121,6 +121,26 @@ def test_an_examiner_that_fails_ends_the_run_and_loses_one_batch(tmp_path: Path)
         audited(path, [source(header(), entries)], scans, Failing())
     with pytest.raises(TryLater, match="locked"):
         Workbook(path)
+
+
+def test_heavy_images_are_examined_fewer_at_a_time(tmp_path: Path) -> None:
+    """What one weighs decides how many are lost with an interrupted run: light ones are examined by the thousand."""
+    batches: list[int] = []
+
+    class Counting(Simulator):
+        def examine(self, images: Any, find: Any) -> list[Answer]:
+            batches.append(len(images))
+            return super().examine(images, find)
+
+    book = Workbook(tmp_path / "book.sqlite")
+    book.begin(IDENTITY, 1000)
+    book.load([source(header(), [entry(number) for number in range(200)])])
+    scans = [(f"{number:03d}.dcm", "1", scan(f"{number:03d}.dcm", number)) for number in range(200)]
+    weights = [WEIGHT // 100] * 150 + [WEIGHT, 3 * WEIGHT, 0] + [WEIGHT // 2] * 47
+    Reconciling(book, Counting(), lambda one: weights[int(one.path[:3])]).examine(iter(scans), lambda done: None)
+    assert batches == [101, 50, 1, 3, *[2] * 22, 1]
+    assert conclude(book, scope(), 0, 0).images == {"AUTHENTIC": 200}
+    book.close()
 
 
 # ---- long ones --------------------------------------------------------------------------------------------------------
