@@ -27,8 +27,9 @@ from ledger.core.search import Subject
 from ledger.dicom import read
 from ledger.keys.signers import SoftwareSigner
 from ledger.wiring.bundles import SUFFIX, read_bundle
+from ledger.wiring.manifests import MANIFEST
 from ledger.wiring.site import write_trust
-from ledger.wiring.trial import EVIDENCE_SIZE, MANIFEST
+from ledger.wiring.transmittal import EVIDENCE_SIZE
 from tests.simulators.ledger import World
 
 STATE_BLOCK = 8

@@ -21,7 +21,7 @@ are, or its record is without being in order. The lower the surer."""
 
 
 class Origin(NamedTuple):
-    """The slot of an image's first record: key id (32 bytes) and counter."""
+    """A record's slot, an image's first one or a list's: key id (32 bytes) and counter."""
 
     key: bytes
     counter: int
@@ -30,11 +30,12 @@ class Origin(NamedTuple):
 @dataclass(frozen=True)
 class Source:
     """A manifest to be taken in, the reader at its first entry. `digest` is what was verified of it: the file must still be
-    that."""
+    that. `slot` is its own record's: one counter that is of no image."""
 
     name: str
     reader: Reader
     digest: Digest
+    slot: Origin | None = None
 
 
 @dataclass(frozen=True)

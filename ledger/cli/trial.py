@@ -97,9 +97,61 @@ def trial_visit(
         return
     OUT.print(f"{plain(subject)} {plain(visit)}: {drawn.digest.count} entries, signed in {plain(str(drawn.path))}")
     for name, counters in drawn.unaccounted.items():
-        shown = ", ".join(map(str, counters[:20])) + (" ..." if len(counters) > 20 else "")
-        warn(f"counters {shown} of {name} are accounted for nowhere: audits will say WITHHELD (see --others and --withhold)")
+        left = f"counters {spans(counters)} of {name}"
+        warn(f"{left} are accounted for nowhere: audits will say WITHHELD (see --others and --withhold)")
     OUT.print("next: [bold]scanseal anchor[/bold], and [bold]scanseal transmittal create[/bold] when the visits are complete")
+
+
+@trial_app.command("heartbeat")
+def trial_heartbeat(
+    trial: Annotated[str, typer.Argument(help="The trial.")],
+    device: KeyOption,
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATHS...]", help="Images that were made for one visit of the trial.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="The images' subject, as the trial codes it.")] = None,
+    visit: Annotated[str | None, typer.Option("--visit", help="The images' visit.")] = None,
+    account: Annotated[
+        list[str] | None, typer.Option("--account", help="Whose counters are told (default: the signing key's). Repeatable.")
+    ] = None,
+    others: Annotated[
+        str | None, typer.Option("--others", help="Counters that are not of this trial: 'all', or DEVICE:3,7-9;DEVICE:4.")
+    ] = None,
+    site: SiteOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Sign what a device made since its last heartbeat: zero or more images, told by their counters.
+
+    Sent to the auditor at regular times, on its own way: every counter in it must then be found in some visit's list, so that
+    a visit nobody ever listed shows as WITHHELD.
+
+    Example: [bold]scanseal trial heartbeat ABC-301 --device ct1[/bold]
+    """
+    images = assembly.images(listed(paths or []))
+    made = assembly_trials.heartbeat(site, trial, device, images, (subject, visit), account or [], others)
+    warn(made.pop("warning"))
+    if json:
+        write_json(made)
+        return
+    for name, counters in made["counters"].items():
+        OUT.print(f"{plain(name)} made {len(counters)} images that visits must list: counters {spans(counters)}")
+    if not made["counters"]:
+        OUT.print("no images that a visit must list")
+    folder = plain(made["folder"])
+    OUT.print(f"signed in {folder}")
+    OUT.print(f"next: [bold]scanseal anchor[/bold], [bold]scanseal transmittal export {folder}[/bold], and send that folder")
+    OUT.print(f"at the auditor's: [bold]scanseal audit run ... --also {folder}[/bold]")
+
+
+def spans(counters: list[int], limit: int = 10) -> str:
+    """Ascending counters in a few words: 3-7, 9."""
+    parts: list[list[int]] = []
+    for counter in counters:
+        if parts and counter == parts[-1][-1] + 1:
+            parts[-1][1:] = [counter]
+        else:
+            parts.append([counter])
+    return ", ".join("-".join(map(str, part)) for part in parts[:limit]) + (" ..." if len(parts) > limit else "")
 
 
 @transmittal_app.command("create")

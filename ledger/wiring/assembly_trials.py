@@ -12,8 +12,11 @@ from ledger.wiring import site as sites
 from ledger.wiring.assembly import opened, signing, software
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ledger.core.evidence import Bundle
     from ledger.wiring.auditing import Audit
+    from ledger.wiring.images import Found
     from ledger.wiring.trial import Visits
 
 
@@ -52,20 +55,47 @@ def others_of(text: str | None) -> Callable[[str, list[int]], list[int]]:
     return lambda device, counters: [one for one in counters if one in named.get(device, ())]
 
 
+def heartbeat(
+    site: Path | None,
+    name: str,
+    device: str,
+    images: Iterable[Found],
+    of: tuple[str | None, str | None],
+    accounts: Sequence[str],
+    others: str | None,
+) -> dict[str, Any]:
+    """A signed statement of what devices made since their last one (`scanseal trial heartbeat`)."""
+    if (of[0] is None) != (of[1] is None):
+        raise FixInput("name both a --subject and a --visit, or neither")
+    with visits(site, name, device) as ready:
+        if of[0] is None and any(True for _ in images):
+            raise FixInput("images belong to a visit: name its --subject and --visit")
+        drawn = ready.heartbeat(images, *of, devices=accounts, others=others_of(others))
+    return {
+        "folder": str(drawn.path.parent),
+        "images": drawn.digest.count,
+        "record_id": "0x" + drawn.receipt.record_id.hex(),
+        "counters": drawn.unaccounted,
+        "warning": ready.warning,
+    }
+
+
 def create_transmittal(site: Path | None, name: str, output: Path, chosen: Sequence[Path]) -> dict[str, Any]:
-    from ledger.wiring import trial
+    from ledger.wiring import manifests
+    from ledger.wiring.transmittal import create_transmittal
+    from ledger.wiring.trial import read_trial
 
     here = sites.open_site(site)
-    header, digest = trial.create_transmittal(here, trial.read_trial(here, name), chosen, output)
-    return {"manifest": str(output / trial.MANIFEST)} | trial.described(header, digest)
+    header, digest = create_transmittal(here, read_trial(here, name), chosen, output)
+    return {"manifest": str(output / manifests.MANIFEST)} | manifests.described(header, digest)
 
 
 def sign_transmittal(site: Path | None, folder: Path, device: str) -> dict[str, Any]:
-    from ledger.wiring import trial
+    from ledger.wiring import manifests
 
-    _, digest = trial.read_digest(trial.manifest_path(folder))
+    _, digest = manifests.read_digest(manifests.manifest_path(folder))
     with signing(site, device) as ready:
-        receipt = trial.sign_digest(ready, digest)
+        receipt = manifests.sign_digest(ready, digest)
     return {
         "record_id": "0x" + receipt.record_id.hex(),
         "entries": digest.count,
@@ -75,11 +105,11 @@ def sign_transmittal(site: Path | None, folder: Path, device: str) -> dict[str, 
 
 
 def export_transmittal(site: Path | None, folder: Path, say: Callable[[int], None]) -> dict[str, int]:
-    from ledger.wiring import trial
+    from ledger.wiring.transmittal import export_transmittal
 
     here = sites.open_site(site)
     with opened(here, read_only=True) as store:
-        return trial.export_transmittal(here, store.journal, store.exporter(), folder, say)
+        return export_transmittal(here, store.journal, store.exporter(), folder, say)
 
 
 @contextmanager
@@ -96,8 +126,9 @@ def audit(
 ) -> Iterator[Audit]:
     """An audit, ready to run, by a trust file (the site's where none is named)."""
     from ledger.store.audit import Workbook
-    from ledger.wiring import trial
     from ledger.wiring.auditing import Audit, Lists
+    from ledger.wiring.manifests import manifest_path
+    from ledger.wiring.trial import read_expected
 
     folder = sites.find(site) if trust is None else None
     if trust is None and folder is None:
@@ -108,8 +139,8 @@ def audit(
         from ledger.wiring.chain import Asking
 
         oracle = Asking(believed)
-    listed = trial.manifest_path(manifest)
-    lists = Lists(listed, tuple(map(trial.manifest_path, also)), trial.read_expected(protocol) if protocol else ())
+    listed = manifest_path(manifest)
+    lists = Lists(listed, tuple(map(manifest_path, also)), read_expected(protocol) if protocol else ())
     book = Workbook(workbook)
     try:
         yield Audit(believed, lists, evidence or listed.parent / "evidence", book, oracle, software())
@@ -137,11 +168,12 @@ def pack(
     site: Path | None, trust: Path | None, manifest: Path, evidence: Path | None, reports: Sequence[Path], output: Path
 ) -> dict[str, Any]:
     """One zip for a later verifier (`scanseal audit pack`)."""
-    from ledger.wiring import packing, trial
+    from ledger.wiring import packing
+    from ledger.wiring.manifests import manifest_path
 
     path = trust if trust is not None else sites.open_site(site).trust_path
     believed = sites.read_trust(path)
-    listed = trial.manifest_path(manifest)
+    listed = manifest_path(manifest)
     files = [file for named in reports for file in (sorted(named.iterdir()) if named.is_dir() else [named])]
     for file in files:
         if not file.is_file():

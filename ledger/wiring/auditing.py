@@ -29,7 +29,7 @@ from ledger.store.audit import Workbook
 from ledger.wiring.bundles import SUFFIX, bundle_files, read_bundle
 from ledger.wiring.images import Found
 from ledger.wiring.keeping import RECORDS_KEPT, Kept, weight
-from ledger.wiring.trial import read_digest
+from ledger.wiring.manifests import read_digest
 from ledger.wiring.verification import Oracle, Verifier
 
 SMALL = WEIGHT // 4096
@@ -44,6 +44,16 @@ class Lists:
     manifest: Path
     others: tuple[Path, ...]
     expected: tuple[ExpectedVisit, ...]
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """A manifest that was signed: the slot of its record, how that stands, and the approvals of it, one a person."""
+
+    digest: Digest
+    slot: Origin
+    standing: Standing
+    approvals: tuple[Signature, ...]
 
 
 class Audit:
@@ -69,13 +79,14 @@ class Audit:
     def run(self, images: Iterable[Found], bundles: Sequence[Bundle], progress: Callable[[int], None]) -> AuditResult:
         """Examines what is not in the workbook yet, and concludes. Raises EvidenceInvalid where the list proves nothing."""
         header, digest = self._list
-        scope = self._scope(header, digest)
+        own = self._signed(digest, self._lists.manifest, self._folder)
+        scope = self._scope(header, own)
         others = {path: self._other(path) for path in self._lists.others}
-        parts = (digest.content, *(one.content for one in others.values()), self._trust.model_dump_json().encode())
+        parts = (digest.content, *(one.digest.content for one in others.values()), self._trust.model_dump_json().encode())
         identity = hashlib.sha256(b"\0".join((*parts, repr(self._lists.expected).encode()))).hexdigest()
         is_loaded, started = self._book.begin(identity, int(time.time()))
         if not is_loaded:
-            self._book.load(_sources({self._lists.manifest: digest} | others))
+            self._book.load(_sources({self._lists.manifest: own} | others))
         examiner = _Examiner(self._load)
         examiner.use(Verifier(self._trust, bundles, None, self._oracle, examiner, self._profiles()))
         reconciling = Reconciling(self._book, examiner, _weight)
@@ -83,16 +94,17 @@ class Audit:
         self._book.note("scope", json.dumps(_dumped(scope) | {"devices": self._names}))
         return conclude(self._book, scope, started, int(time.time()))
 
-    def _other(self, path: Path) -> Digest:
+    def _other(self, path: Path) -> _Signed:
         """Another manifest that accounts for counters: it counts as the audited one does, or anybody could explain anything
         away with it. Raises EvidenceInvalid."""
-        _, digest = read_digest(path)
-        standing, signatures = self._standing(digest, path, path.parent / "evidence")
-        if not standing.is_settled or len({one.name for one in signatures}) < self._trust.policy.approvals:
+        header, digest = read_digest(path)
+        signed = self._signed(digest, path, path.parent / "evidence")
+        needed = self._trust.policy.approvals if _lists_or_excuses(header, digest) else 0
+        if not signed.standing.is_settled or len({one.name for one in signed.approvals}) < needed:
             raise EvidenceInvalid(
                 f"{path}: not final on chain, or without the approvals that the policy asks for: leave it out"
             )
-        return digest
+        return signed
 
     def _load(self, name: str) -> Bundle:
         return self._bundles.get(name, lambda: self._bundle(name), weight)
@@ -118,8 +130,8 @@ class Audit:
 
     # ---- the list itself ----
 
-    def _scope(self, header: Header, digest: Digest) -> Scope:
-        standing, signatures = self._standing(digest, self._lists.manifest, self._folder)
+    def _scope(self, header: Header, signed: _Signed) -> Scope:
+        standing, signatures = signed.standing, signed.approvals
         needed = self._trust.policy.approvals
         names = {signature.name for signature in signatures}
         reason = ""
@@ -132,7 +144,7 @@ class Audit:
             site=header.site,
             kind=header.kind,
             record_id="0x" + standing.record_id.hex(),
-            digest="0x" + digest.content.hex(),
+            digest="0x" + signed.digest.content.hex(),
             is_settled=not reason,
             open_reason=reason,
             expected=self._lists.expected,
@@ -147,8 +159,8 @@ class Audit:
             device=_namer(self._names),
         )
 
-    def _standing(self, digest: Digest, manifest: Path, folder: Path) -> tuple[Standing, tuple[Signature, ...]]:
-        """A list's record as it stands, and the signatures on it. Raises EvidenceInvalid where nothing proves the list."""
+    def _signed(self, digest: Digest, manifest: Path, folder: Path) -> _Signed:
+        """A list's record as it stands, and the approvals of it. Raises EvidenceInvalid where nothing proves the list."""
         path = folder / f"manifest{SUFFIX}"
         if not path.is_file():
             raise EvidenceInvalid(
@@ -163,7 +175,7 @@ class Audit:
                 standing = stand(evidence, 0, entry)
                 if standing.refused:
                     raise EvidenceInvalid(f"the list proves nothing: {standing.refused}")
-                return standing, tuple(_signatures(evidence, standing))
+                return _Signed(digest, Origin(record.key, record.counter), standing, tuple(_signatures(evidence, standing)))
         raise EvidenceInvalid(
             f"{manifest.name} is not the list that was signed: a line was changed, or the evidence is another's"
         )
@@ -193,10 +205,15 @@ def _signatures(evidence: Evidence, approved: Standing) -> Iterator[Signature]:
         yield Signature(record.name, record.meaning, record.claimed_time, standing.bracket, "0x" + standing.record_id.hex())
 
 
-def _sources(digests: dict[Path, Digest]) -> Iterator[Source]:
-    for path, digest in digests.items():
+def _lists_or_excuses(header: Header, digest: Digest) -> bool:
+    """All manifests but a heartbeat that only tells how far a device counted: nothing is explained by it."""
+    return header.kind != "heartbeat" or digest.count > 0 or any(account.others for account in header.accounts)
+
+
+def _sources(manifests: dict[Path, _Signed]) -> Iterator[Source]:
+    for path, signed in manifests.items():
         with path.open("rb") as file:
-            yield Source(path.name, Reader(file), digest)
+            yield Source(path.name, Reader(file), signed.digest, signed.slot)
 
 
 def _stamp(found: Found) -> str:

@@ -24,7 +24,7 @@ def target_id(site: Site, ready: Signing, custody: Custody, target: str) -> tupl
     if not path.is_file():
         raise FixInput(f"{target}: no such image, manifest or record")
     if path.suffix == ".jsonl":
-        from ledger.wiring.trial import manifest_record
+        from ledger.wiring.manifests import manifest_record
 
         return manifest_record(ready.journal, path), f"the manifest {path.name}"
     from ledger.dicom import read

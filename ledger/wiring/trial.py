@@ -1,39 +1,37 @@
-"""A site's part of a trial: what it expects, what each visit contains, and the transmittals that leave it.
+"""A site's part of a trial: what it expects, what each visit contains, and what its devices made.
 
 trials/NAME/trial.json      name, expected visits, the key of its look-up tokens
 trials/NAME/visits/*.jsonl  one signed manifest a visit
+trials/NAME/heartbeats/*/   what a device signed since its last one, as a folder that is sent like a transmittal
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from ledger.audit import expected
 from ledger.audit.expected import ExpectedVisit
-from ledger.core import content, evidence, manifest
+from ledger.core import content, manifest
 from ledger.core.errors import FixInput, NeedPermission, Refused, Unreadable
-from ledger.core.manifest import Account, Digest, Entry, Header, Origin, Reader
-from ledger.core.records import ManifestRecord
+from ledger.core.manifest import Account, Digest, Entry, Header, Kind, Origin, Reader
+from ledger.core.records import AcquisitionRecord, Approval, CustodyRecord, ManifestRecord, SyntheticRecord
 from ledger.core.strict import from_b64, to_b64
 from ledger.dicom import Image
-from ledger.register import Claim, Receipt
-from ledger.store.records import RecordReader, StoredRecord
-from ledger.wiring.bundles import SUFFIX, Exporter
+from ledger.register import Receipt
+from ledger.store.records import StoredRecord
 from ledger.wiring.custody import Holdings
-from ledger.wiring.export import replace
 from ledger.wiring.images import Found
+from ledger.wiring.manifests import MANIFEST, sign
 from ledger.wiring.sealing import Signing
-from ledger.wiring.site import EYES, Site, device_name, write_text
+from ledger.wiring.site import Site, device_name, write_text
 
-MANIFEST = "manifest.jsonl"
-EVIDENCE_SIZE = 1024
-"""Seals of one bundle of a transmittal."""
+ORIGINALS: Final = (AcquisitionRecord, SyntheticRecord)
+STEPS: Final = (CustodyRecord, Approval)
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,10 @@ class Trial:
     def visits(self) -> list[Path]:
         """The manifests of its visits, oldest first."""
         return sorted((self.folder / "visits").glob("*.jsonl"))
+
+    @property
+    def heartbeats(self) -> list[Path]:
+        return sorted((self.folder / "heartbeats").glob(f"*/{MANIFEST}"))
 
 
 def new_trial(site: Site, name: str, protocol: Path | None) -> Trial:
@@ -102,7 +104,6 @@ class Drawn:
     digest: Digest
     receipt: Receipt
     unaccounted: dict[str, list[int]]
-    errors: tuple[tuple[str, str], ...] = ()
 
 
 class Visits:
@@ -132,40 +133,82 @@ class Visits:
         path = self._trial.folder / "visits" / f"{_file_name(subject)}_{_file_name(visit)}.jsonl"
         if path.exists():
             raise FixInput(f"this visit's manifest is signed already ({path.name}): a closed list is not opened again")
-        find_key = self._trial.find_key
-        entries: list[Entry] = []
-        errors: list[tuple[str, str]] = []
-        for status, images in (("sent", sent), ("withheld", withheld)):
-            for found in images:
-                try:
-                    entries.append(self._entry(found.read(), find_key, subject, visit, status, reason))
-                except Refused:
-                    continue
-                except (Unreadable, FixInput, NeedPermission) as error:
-                    errors.append((found.path, str(error)))
-        if errors:
-            raise FixInput(f"{errors[0][0]}: {errors[0][1]}" + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
+        entries = self._entries(subject, visit, (("sent", sent), ("withheld", withheld)), reason)
         if not entries:
             entries = [Entry(subject=subject, visit=visit, status="none", reason=reason)]
-        accounts, unaccounted = self._accounts(subject, visit, entries, devices, others)
-        header = Header(
+        keys = {entry.origin.key for entry in entries if entry.origin}
+        for name in devices:
+            keys |= self._keys(name)
+        accounts, unaccounted = self._accounts(keys, self._trial.visits, entries, others, subject, visit)
+        header = self._header("visit", accounts, subject, visit)
+        digest, receipt = sign(self._signing, path, header, entries)
+        return Drawn(path, digest, receipt, unaccounted)
+
+    def heartbeat(
+        self,
+        images: Iterable[Found],
+        subject: str | None,
+        visit: str | None,
+        *,
+        devices: Sequence[str],
+        others: Callable[[str, list[int]], list[int]],
+    ) -> Drawn:
+        """What devices (the signing key, where none is named) signed since the trial's last heartbeat of them: zero or more
+        images, each of which some visit must list; those given are of this visit. Raises FixInput."""
+        self._signing.require(ManifestRecord.ROLES)
+        entries: list[Entry] = []
+        if subject is not None and visit is not None:
+            entries = self._entries(subject, visit, (("sent", images),), None)
+        keys = {key for name in devices for key in self._keys(name)} or {self._signing.sealer.key}
+        accounts, unaccounted = self._accounts(keys, self._trial.heartbeats, entries, others, None, None)
+        number = 1 + max((int(path.parent.name) for path in self._trial.heartbeats), default=0)
+        path = self._trial.folder / "heartbeats" / f"{number:06d}" / MANIFEST
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest, receipt = sign(self._signing, path, self._header("heartbeat", accounts), entries)
+        return Drawn(path, digest, receipt, unaccounted)
+
+    def _header(self, kind: Kind, accounts: Sequence[Account], subject: str | None = None, visit: str | None = None) -> Header:
+        return Header(
             format=manifest.FORMAT,
-            kind="visit",
+            kind=kind,
             trial=self._trial.name,
             site=self._site.name,
             subject=subject,
             visit=visit,
             nonce=secrets.token_bytes(16),
-            find_key=find_key,
+            find_key=self._trial.find_key,
             accounts=tuple(accounts),
         )
-        digest, receipt = sign(self._signing, path, header, entries)
-        return Drawn(path, digest, receipt, unaccounted)
 
-    def _entry(self, image: Image, find_key: bytes, subject: str, visit: str, status: str, reason: str | None) -> Entry:
+    def _keys(self, name: str) -> set[bytes]:
+        """The keys of a device of this site. Raises FixInput where it has none of that name."""
+        keys = {certificate.key for known, certificate in self._site.certificates().items() if known == name}
+        if not keys:
+            raise FixInput(f"no device {name!r} here: `scanseal device list` shows them")
+        return keys
+
+    def _entries(
+        self, subject: str, visit: str, images: Iterable[tuple[str, Iterable[Found]]], reason: str | None
+    ) -> list[Entry]:
+        """An entry for each image, by status. Raises FixInput for the first that cannot be listed, with the count of them."""
+        entries: list[Entry] = []
+        errors: list[str] = []
+        for status, found in images:
+            for one in found:
+                try:
+                    entries.append(self._entry(one.read(), subject, visit, status, reason))
+                except Refused:
+                    continue
+                except (Unreadable, FixInput, NeedPermission) as error:
+                    errors.append(f"{one.path}: {error}")
+        if errors:
+            raise FixInput(errors[0] + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""))
+        return entries
+
+    def _entry(self, image: Image, subject: str, visit: str, status: str, reason: str | None) -> Entry:
         read, stored = self._holdings.sealed(image)
         origin = self._origin(stored)
-        finder = content.Finder(find_key)
+        finder = content.Finder(self._trial.find_key)
         return Entry.model_validate(
             {
                 "subject": subject,
@@ -185,19 +228,17 @@ class Visits:
 
     def _accounts(
         self,
-        subject: str,
-        visit: str,
+        keys: Iterable[bytes],
+        before: Sequence[Path],
         entries: Sequence[Entry],
-        devices: Sequence[str],
         others: Callable[[str, list[int]], list[int]],
+        subject: str | None,
+        visit: str | None,
     ) -> tuple[list[Account], dict[str, list[int]]]:
+        """What these keys signed since the manifests `before`, and the counters that stay open, by device. Records that are no
+        images' first ones are `others` by themselves, but for lists: their records show them."""
         names = {certificate.key: name for name, certificate in self._site.certificates().items()}
-        keys = {entry.origin.key for entry in entries if entry.origin}
-        for name in devices:
-            if name not in names.values():
-                raise FixInput(f"no device {name!r} here: `scanseal device list` shows them")
-            keys |= {key for key, known in names.items() if known == name}
-        ends, listed = self._so_far()
+        ends, listed = _so_far(before)
         for entry in entries:
             if entry.origin:
                 listed.setdefault(entry.origin.key, set()).add(entry.origin.counter)
@@ -209,194 +250,33 @@ class Visits:
             if tail is None or tail[0] < first:
                 continue
             name = names.get(key, "0x" + key.hex())
-            open_counters = [one for one in range(first, tail[0] + 1) if one not in listed.get(key, set())]
-            excluded = others(name, open_counters)
-            accounts.append(Account(key=key, first=first, last=tail[0], others=tuple(excluded), subject=subject, visit=visit))
-            left = [one for one in open_counters if one not in set(excluded)]
+            originals = self._signing.journal.counters(key, first, tail[0], ORIGINALS)
+            open_counters = [one for one in originals if one not in listed.get(key, set())]
+            excluded = set(others(name, open_counters)) | set(self._signing.journal.counters(key, first, tail[0], STEPS))
+            accounts.append(
+                Account(key=key, first=first, last=tail[0], others=tuple(sorted(excluded)), subject=subject, visit=visit)
+            )
+            left = [one for one in open_counters if one not in excluded]
             if left:
                 unaccounted[name] = left
         return accounts, unaccounted
 
-    def _so_far(self) -> tuple[dict[bytes, int], dict[bytes, set[int]]]:
-        """(key -> where the trial's accounts end, key -> counters that its manifests list)."""
-        ends: dict[bytes, int] = {}
-        listed: dict[bytes, set[int]] = {}
-        for path in self._trial.visits:
-            with path.open("rb") as file:
-                reader = Reader(file)
-                for account in reader.header.accounts:
-                    ends[account.key] = max(ends.get(account.key, -1), account.last)
-                for entry in reader:
-                    if entry.origin:
-                        listed.setdefault(entry.origin.key, set()).add(entry.origin.counter)
-        return ends, listed
 
-
-def sign(signing: Signing, path: Path, header: Header, entries: Iterable[Entry]) -> tuple[Digest, Receipt]:
-    """Writes a manifest and signs its record: the file first, under another name, so that no signed list is ever lost."""
-    from io import BytesIO
-
-    written = BytesIO()
-    digest = manifest.write(header, entries, written)
-    draft = path.with_suffix(".signing")
-    replace(draft, written.getvalue())
-    receipt = sign_digest(signing, digest)
-    draft.replace(path)
-    return digest, receipt
-
-
-def sign_digest(signing: Signing, digest: Digest) -> Receipt:
-    """The ManifestRecord of a list; the record that is there already, where this key signed the very same one."""
-    signing.require(ManifestRecord.ROLES)
-    known = _record_of(signing.journal, digest, signing.sealer.key)
-    if known is not None:
-        return Receipt(known.record_id, known.signed.record.counter, is_new=False)
-    own = {"kind": digest.kind, "count": digest.count}
-    claims = [Claim(digest.content, manifest.PROFILE, own)]
-    return signing.sealer.state(ManifestRecord, claims, signing.beacon, signing.beacon_time)[0]
+def _so_far(manifests: Iterable[Path]) -> tuple[dict[bytes, int], dict[bytes, set[int]]]:
+    """(key -> where the accounts of these manifests end, key -> counters that they list)."""
+    ends: dict[bytes, int] = {}
+    listed: dict[bytes, set[int]] = {}
+    for path in manifests:
+        with path.open("rb") as file:
+            reader = Reader(file)
+            for account in reader.header.accounts:
+                ends[account.key] = max(ends.get(account.key, -1), account.last)
+            for entry in reader:
+                if entry.origin:
+                    listed.setdefault(entry.origin.key, set()).add(entry.origin.counter)
+    return ends, listed
 
 
 def _file_name(text: str) -> str:
     """A subject or visit as a part of a file's name."""
     return "".join(character if character.isalnum() or character in "-." else "-" for character in text)
-
-
-# ---- manifests as files -------------------------------------------------------------------------------------------------
-
-
-def read_digest(path: Path) -> tuple[Header, Digest]:
-    """A manifest's header and digest, after reading all of it. Raises FixInput, EvidenceInvalid."""
-    try:
-        with path.open("rb") as file:
-            reader = Reader(file)
-            for _ in reader:
-                pass
-            return reader.header, reader.digest
-    except OSError as error:
-        raise FixInput(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def manifest_path(named: Path) -> Path:
-    """A manifest by its file, or by the folder of its transmittal. Raises FixInput."""
-    path = named / MANIFEST if named.is_dir() else named
-    if not path.is_file():
-        raise FixInput(f"{path}: no such manifest")
-    return path
-
-
-def manifest_record(records: RecordReader, path: Path) -> bytes:
-    """The id of a manifest's record in this site's store. Raises FixInput for a list that nobody signed here."""
-    stored = _record_of(records, read_digest(path)[1])
-    if stored is None:
-        raise FixInput(f"{path.name}: no key of this site signed this list: `scanseal transmittal sign` first")
-    return stored.record_id
-
-
-def stored_manifest(records: RecordReader, digest: Digest) -> StoredRecord | None:
-    """The record of a list in this site's store."""
-    return _record_of(records, digest)
-
-
-def _record_of(records: RecordReader, digest: Digest, key: bytes | None = None) -> StoredRecord | None:
-    for stored in records.with_content(digest.content):
-        record = stored.signed.record
-        if isinstance(record, ManifestRecord) and digest.is_of(record) and key in (None, record.key):
-            return stored
-    return None
-
-
-# ---- transmittals -------------------------------------------------------------------------------------------------------
-
-
-def create_transmittal(site: Site, trial: Trial, visits: Sequence[Path], output: Path) -> tuple[Header, Digest]:
-    """Draws up the list of what leaves the site: the entries of these visits (all, where none are named) and their accounts."""
-    chosen = list(visits) or trial.visits
-    if not chosen:
-        raise FixInput(f"the trial {trial.name} has no visits yet: `scanseal trial visit` first")
-    target = output / MANIFEST
-    if target.exists():
-        raise FixInput(f"{target} exists already: a transmittal is drawn up once")
-    headers = []
-    for path in chosen:
-        with path.open("rb") as file:
-            headers.append(Reader(file).header)
-    header = Header(
-        format=manifest.FORMAT,
-        kind="transmittal",
-        trial=trial.name,
-        site=site.name,
-        nonce=secrets.token_bytes(16),
-        find_key=trial.find_key,
-        accounts=tuple(account for one in headers for account in one.accounts),
-    )
-    output.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".drawing")
-    with draft.open("wb") as file:
-        digest = manifest.write(header, _collected(chosen), file)
-    draft.replace(target)
-    return header, digest
-
-
-def _collected(visits: Sequence[Path]) -> Iterator[Entry]:
-    count = 0
-    for path in visits:
-        with path.open("rb") as file:
-            for entry in Reader(file):
-                if entry.record is None:
-                    yield entry
-                    continue
-                yield entry.model_copy(update={"evidence": f"{count // EVIDENCE_SIZE:04d}.seal.json"})
-                count += 1
-
-
-def described(header: Header, digest: Digest) -> dict[str, Any]:
-    """A manifest for people and programs."""
-    return {
-        "kind": header.kind,
-        "trial": header.trial,
-        "site": header.site,
-        "subject": header.subject,
-        "visit": header.visit,
-        "entries": digest.count,
-        "content": "0x" + digest.content.hex(),
-    }
-
-
-def export_transmittal(
-    site: Site, records: RecordReader, exporter: Exporter, folder: Path, say: Callable[[int], None]
-) -> dict[str, int]:
-    """Writes the evidence of a transmittal's images and of the list itself beside it. What was withheld is there as a record,
-    and nothing opens it. Raises FixInput while the list is not signed."""
-    _, digest = read_digest(folder / MANIFEST)
-    own = stored_manifest(records, digest)
-    if own is None:
-        raise FixInput(f"{folder}: the list is not signed: `scanseal transmittal sign {folder}` first")
-    if "transmittal" in site.four_eyes:
-        names = {one.signed.record.own.get("name") for one in records.following([own.record_id])} - {None}
-        if len(names) < EYES:
-            raise NeedPermission(
-                f"this site asks for {EYES} persons to close a transmittal, {len(names)} signed: "
-                f"`scanseal esign {folder / MANIFEST} --as PERSON --meaning approved`"
-            )
-    evidence_folder = folder / "evidence"
-    pending = images = 0
-    with (folder / MANIFEST).open("rb") as file:
-        listed = (entry for entry in Reader(file) if entry.record is not None)
-        for number, chunk in enumerate(_chunks(listed, EVIDENCE_SIZE)):
-            stored = records.by_id([entry.record for entry in chunk if entry.record])
-            sent = [stored[entry.record] for entry in chunk if entry.record in stored and entry.status == "sent"]
-            kept_back = [stored[entry.record] for entry in chunk if entry.record in stored and entry.status != "sent"]
-            bundle = exporter.bundle(sent, with_tiles=False, others=kept_back)
-            replace(evidence_folder / f"{number:04d}{SUFFIX}", evidence.write(bundle))
-            pending += sum(1 for entry in bundle.entries if entry.included is None)
-            images += len(sent)
-            say(images)
-    bundle = exporter.bundle((), with_tiles=False, others=[own])
-    replace(evidence_folder / f"manifest{SUFFIX}", evidence.write(bundle))
-    pending += sum(1 for entry in bundle.entries if entry.included is None)
-    return {"images": images, "pending": pending}
-
-
-def _chunks(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
-    while chunk := list(islice(entries, size)):
-        yield chunk

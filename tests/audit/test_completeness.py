@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from ledger.audit.completeness import FINDINGS_KEPT, conclude, findings, rows
 from ledger.audit.expected import ExpectedVisit
 from ledger.audit.result import AuditResult, Finding, blinded
+from ledger.audit.workbook import Origin
 from ledger.core.manifest import Account, Entry, Header
 from ledger.core.verdict import CustodyStep, Token
 from tests.audit.making import CT, MR, Scan, audited, entry, header, nothing, scan, scope, source, word
@@ -274,6 +276,20 @@ def test_what_a_heartbeat_says_was_made_at_another_visit_leaves_that_open(tmp_pa
 def test_a_heartbeat_of_zero_images_accounts_for_its_counters(tmp_path: Path) -> None:
     heartbeat = (header("heartbeat", [account(0, 2, (1, 2))]), [])
     assert audit(tmp_path, [entry("a")], [scan("1.dcm", "a")], others=(heartbeat,)).token == "COMPLETE"
+
+
+def test_the_counter_of_a_list_at_hand_is_no_image(tmp_path: Path) -> None:
+    def left(slot: Origin | None) -> list[str]:
+        beat = replace(source(header("heartbeat", [account(0, 2)]), []), slot=slot)
+        book = audited(tmp_path / f"{hash(slot)}.sqlite", [source(header(), [entry("a")]), beat], [scan("1.dcm", "a")])
+        try:
+            return [one.parameters["counter"] for one in conclude(book, scope(), 1000, 2000).findings]
+        finally:
+            book.close()
+
+    assert left(None) == ["1-2"]
+    assert left(Origin(MR, 2)) == ["1-2"]
+    assert left(Origin(CT, 2)) == ["1"]
 
 
 # ---- visits -----------------------------------------------------------------------------------------------------------

@@ -230,3 +230,60 @@ def test_a_transmittal_verifies_without_keeping_anything(received):
     )
     assert "WITHHELD" in done.stdout
     assert not list(received.folder.glob("*.sqlite"))
+
+
+def heartbeat(site: Site, *arguments: str) -> dict:
+    return site.json("trial", "heartbeat", "ABC-301", *arguments)
+
+
+def send_heartbeats(trial: Site, received: Site, *beats: dict) -> None:
+    trial.run("anchor")
+    for beat in beats:
+        trial.run("transmittal", "export", beat["folder"])
+    policy = "\n[policy]\napprovals = 2\n"
+    trial.run("trust", "update", "--bundle", f"{beats[-1]['folder']}/evidence")
+    (received.folder / "trust.toml").write_text((trial.folder / "trust.toml").read_text() + policy)
+
+
+def withheld(received: Site, *beats: dict) -> list[tuple]:
+    also = [part for beat in beats for part in ("--also", beat["folder"])]
+    audit = received.json(*RUN, *also, "--workbook", f"{len(beats)}.sqlite", expect=5, env=NO_SITE)
+    assert {one["kind"] for one in audit["findings"]} == {"withheld_counter"}
+    return [(one["visit"], one["parameters"]["counter"]) for one in audit["findings"]]
+
+
+def test_a_heartbeat_tells_of_a_scan_after_the_last_list(trial, received):
+    """The site scans once more when all its lists are signed: nothing tells it, but the scanner's own heartbeat."""
+    nothing = heartbeat(trial, "--device", "gwb", "--account", "ctb", "--others", "all")
+    assert (nothing["images"], nothing["counters"]) == (0, {})
+    first = heartbeat(trial, "--device", "cta")
+    assert len(first["counters"]["cta"]) == 5
+    copy_test_file("JPEG2000.dcm", trial.folder / "scanned/late")
+    trial.run("seal", "scanned/late", "--device", "cta")
+    second = heartbeat(trial, "--device", "cta")
+    late = first["counters"]["cta"][-1] + 2
+    assert second["counters"] == {"cta": [late]}, "the list's own record is no image"
+    assert heartbeat(trial, "--device", "cta")["counters"] == {}
+    send_heartbeats(trial, received, nothing, first, second)
+    (known,) = withheld(received)
+    refused = received.run(*RUN, "--also", nothing["folder"], "--workbook", "x.sqlite", expect=7, env=NO_SITE)
+    assert "approvals" in refused.stderr, "counters are excused by a list that persons approved, or not at all"
+    for person in ("ada", "ben"):
+        trial.run("esign", f"{nothing['folder']}/manifest.jsonl", "--as", person, "--meaning", "approved")
+    send_heartbeats(trial, received, nothing, first, second)
+    assert withheld(received, nothing, first) == [known]
+    assert sorted(withheld(received, nothing, first, second), key=str) == sorted([known, (None, str(late))], key=str)
+
+
+def test_a_heartbeat_names_the_visit_of_a_scan_that_no_list_has(trial, received):
+    of_visit = ("--subject", "A-01", "--visit", "V2")
+    refused = trial.run("trial", "heartbeat", "ABC-301", "scanned/A-01-V2", "--device", "cta", expect=2)
+    assert "--subject" in refused.stderr
+    trial.run("trial", "heartbeat", "ABC-301", "--subject", "A-01", "--device", "cta", expect=2)
+    trial.run("trial", "heartbeat", "ABC-301", "--device", "ada", expect=2)
+    beat = heartbeat(trial, "scanned/A-01-V2", *of_visit, "--device", "gwa")
+    assert beat["images"] == 2
+    for person in ("ada", "ben"):
+        trial.run("esign", f"{beat['folder']}/manifest.jsonl", "--as", person, "--meaning", "approved")
+    send_heartbeats(trial, received, beat)
+    assert [visit for visit, _ in withheld(received, beat)] == ["V2", "V2"]

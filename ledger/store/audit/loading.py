@@ -33,6 +33,8 @@ def take(connection: Connection, number: int, source: Source) -> None:
     connection.execute(insert(manifest).values(number=number, name=source.name, kind=header.kind, find_key=header.find_key))
     for one in header.accounts:
         _take_account(connection, one, header)
+    if source.slot is not None:
+        _take_others(connection, source.slot.key, [source.slot.counter])
     lists = int(header.kind != "heartbeat")
     for batch in batches(enumerate(source.reader, 2)):
         _refuse_repeated(connection, number, batch, source.name)
@@ -43,7 +45,8 @@ def take(connection: Connection, number: int, source: Source) -> None:
 
 
 LISTED, OTHER, MADE = 0, 1, 2
-"""Why a counter is explained: by a listed image, by an account's `others`, by a heartbeat's image."""
+"""Why a counter is explained: by a listed image, as no image of the trial (an account's `others`, a list's own record), by a
+heartbeat's image."""
 
 
 def _take_account(connection: Connection, one: Account, header: Header) -> None:
@@ -51,8 +54,12 @@ def _take_account(connection: Connection, one: Account, header: Header) -> None:
     connection.execute(
         insert(account).values(key=one.key, first=u64(span.first), last=u64(span.last), subject=span.subject, visit=span.visit)
     )
-    for batch in batches(one.others):
-        rows = [{"key": one.key, "counter": u64(counter), "is_other": OTHER} for counter in batch]
+    _take_others(connection, one.key, one.others)
+
+
+def _take_others(connection: Connection, key: bytes, counters: Sequence[int]) -> None:
+    for batch in batches(counters):
+        rows = [{"key": key, "counter": u64(counter), "is_other": OTHER} for counter in batch]
         connection.execute(insert(explained).prefix_with("OR IGNORE"), rows)
 
 
