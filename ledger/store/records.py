@@ -15,7 +15,7 @@ from ledger.core.content import Salts
 from ledger.core.custody import Statement
 from ledger.core.errors import NeedPermission, Stop
 from ledger.core.evidence import Included, RecordEntry, RecordPart, Seal, Tiles
-from ledger.core.records import TYPES, CustodyRecord, Record, SignedRecord
+from ledger.core.records import TYPES, AcquisitionRecord, CustodyRecord, SignedRecord, SyntheticRecord
 from ledger.core.strict import from_b64, to_b64
 from ledger.register import Opening
 from ledger.store.engine import Store
@@ -189,12 +189,12 @@ class RecordReader:
             row = connection.execute(newest.order_by(record.c.counter.desc()).limit(1)).one_or_none()
         return None if row is None else (row.counter, row.record_id)
 
-    def counters(self, key: bytes, first: int, last: int, types: Iterable[type[Record]]) -> list[int]:
-        """The counters from first to last with which a key signed records of these types, of redacted images too."""
+    def originals(self, key: bytes, first: int, last: int) -> list[int]:
+        """The counters from first to last with which a key signed an image that was made of no other, redacted ones too."""
+        types = [AcquisitionRecord.TYPE, SyntheticRecord.TYPE]
         query = select(record.c.counter).where(record.c.signer == key, record.c.counter.between(first, last))
-        query = query.where(record.c.type.in_([one.TYPE for one in types])).order_by(record.c.counter)
         with self._store.reading() as connection:
-            return list(connection.execute(query).scalars())
+            return list(connection.execute(query.where(record.c.type.in_(types)).order_by(record.c.counter)).scalars())
 
     def profiles(self) -> list[str]:
         """The digest profiles that were ever sealed with here, so that a look-up knows what to compute."""

@@ -9,29 +9,25 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from ledger.audit import expected
 from ledger.audit.expected import ExpectedVisit
 from ledger.core import content, manifest
 from ledger.core.errors import FixInput, NeedPermission, Refused, Unreadable
 from ledger.core.manifest import Account, Digest, Entry, Header, Kind, Origin, Reader
-from ledger.core.records import AcquisitionRecord, Approval, CustodyRecord, ManifestRecord, SyntheticRecord
+from ledger.core.records import ManifestRecord
 from ledger.core.strict import from_b64, to_b64
 from ledger.dicom import Image
 from ledger.register import Receipt
 from ledger.store.records import StoredRecord
 from ledger.wiring.custody import Holdings
 from ledger.wiring.images import Found
-from ledger.wiring.manifests import MANIFEST, sign
+from ledger.wiring.manifests import MANIFEST, read_digest, sign, stored_manifest
 from ledger.wiring.sealing import Signing
 from ledger.wiring.site import Site, device_name, write_text
-
-ORIGINALS: Final = (AcquisitionRecord, SyntheticRecord)
-STEPS: Final = (CustodyRecord, Approval)
 
 
 @dataclass(frozen=True)
@@ -136,9 +132,7 @@ class Visits:
         entries = self._entries(subject, visit, (("sent", sent), ("withheld", withheld)), reason)
         if not entries:
             entries = [Entry(subject=subject, visit=visit, status="none", reason=reason)]
-        keys = {entry.origin.key for entry in entries if entry.origin}
-        for name in devices:
-            keys |= self._keys(name)
+        keys = {entry.origin.key for entry in entries if entry.origin}.union(*map(self._keys, devices))
         accounts, unaccounted = self._accounts(keys, self._trial.visits, entries, others, subject, visit)
         header = self._header("visit", accounts, subject, visit)
         digest, receipt = sign(self._signing, path, header, entries)
@@ -153,15 +147,18 @@ class Visits:
         devices: Sequence[str],
         others: Callable[[str, list[int]], list[int]],
     ) -> Drawn:
-        """What devices (the signing key, where none is named) signed since the trial's last heartbeat of them: zero or more
-        images, each of which some visit must list; those given are of this visit. Raises FixInput."""
+        """What the images' origins and `devices` (the signing key, where there are none) signed since the trial's last
+        heartbeat of them: zero or more images, each of which some visit must list; those given are of this visit. Raises
+        FixInput."""
         self._signing.require(ManifestRecord.ROLES)
         entries: list[Entry] = []
         if subject is not None and visit is not None:
             entries = self._entries(subject, visit, (("sent", images),), None)
-        keys = {key for name in devices for key in self._keys(name)} or {self._signing.sealer.key}
-        accounts, unaccounted = self._accounts(keys, self._trial.heartbeats, entries, others, None, None)
-        number = 1 + max((int(path.parent.name) for path in self._trial.heartbeats), default=0)
+        keys = {entry.origin.key for entry in entries if entry.origin}.union(*map(self._keys, devices))
+        before = self._trial.heartbeats
+        keys = keys or {self._signing.sealer.key}
+        accounts, unaccounted = self._accounts(keys, before, entries, others, shown=self._slots(before))
+        number = 1 + max((int(path.parent.name) for path in before), default=0)
         path = self._trial.folder / "heartbeats" / f"{number:06d}" / MANIFEST
         path.parent.mkdir(parents=True, exist_ok=True)
         digest, receipt = sign(self._signing, path, self._header("heartbeat", accounts), entries)
@@ -226,17 +223,23 @@ class Visits:
             stored = self._signing.journal.by_id([stored.parents[0]])[stored.parents[0]]
         return stored
 
+    def _slots(self, lists: Iterable[Path]) -> set[tuple[bytes, int]]:
+        """(key, counter) of the records of lists that were signed here."""
+        stored = (stored_manifest(self._signing.journal, read_digest(path)[1]) for path in lists)
+        return {(one.signed.record.key, one.signed.record.counter) for one in stored if one is not None}
+
     def _accounts(
         self,
         keys: Iterable[bytes],
         before: Sequence[Path],
         entries: Sequence[Entry],
         others: Callable[[str, list[int]], list[int]],
-        subject: str | None,
-        visit: str | None,
+        subject: str | None = None,
+        visit: str | None = None,
+        shown: Set[tuple[bytes, int]] = frozenset(),
     ) -> tuple[list[Account], dict[str, list[int]]]:
         """What these keys signed since the manifests `before`, and the counters that stay open, by device. Records that are no
-        images' first ones are `others` by themselves, but for lists: their records show them."""
+        images' first ones are `others` by themselves, but for `shown`: lists that an auditor has."""
         names = {certificate.key: name for name, certificate in self._site.certificates().items()}
         ends, listed = _so_far(before)
         for entry in entries:
@@ -250,9 +253,10 @@ class Visits:
             if tail is None or tail[0] < first:
                 continue
             name = names.get(key, "0x" + key.hex())
-            originals = self._signing.journal.counters(key, first, tail[0], ORIGINALS)
+            originals = self._signing.journal.originals(key, first, tail[0])
             open_counters = [one for one in originals if one not in listed.get(key, set())]
-            excluded = set(others(name, open_counters)) | set(self._signing.journal.counters(key, first, tail[0], STEPS))
+            no_images = set(range(first, tail[0] + 1)).difference(originals)
+            excluded = set(others(name, open_counters)) | {one for one in no_images if (key, one) not in shown}
             accounts.append(
                 Account(key=key, first=first, last=tail[0], others=tuple(sorted(excluded)), subject=subject, visit=visit)
             )
