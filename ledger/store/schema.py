@@ -7,6 +7,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -120,6 +121,8 @@ anchor = Table(
     Column("gas_used", BigInteger),
     Column("state", Text, nullable=False, comment="sequenced, included, safe, final"),
     Column("proof", LargeBinary, comment="the state proof, as in a bundle"),
+    Column("fee_wei", Text, comment="what the transaction cost, decimal"),
+    Column("sent", BigInteger, comment="seconds since 1970"),
 )
 
 block_header = Table(
@@ -128,4 +131,48 @@ block_header = Table(
     Column("hash", LargeBinary, primary_key=True),
     Column("number", BigInteger, nullable=False),
     Column("rlp", LargeBinary, nullable=False),
+)
+
+spooled = Table(
+    "spooled",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False, unique=True, comment="the file's name in the spool"),
+    Column("source", Text, nullable=False),
+    Column("size", BigInteger, nullable=False, comment="bytes of the file"),
+    Column("received", BigInteger, nullable=False, comment="microseconds since 1970"),
+    Column("forward", Text, nullable=False, comment="none, waiting, sent, refused"),
+    Column("forward_attempts", Integer, nullable=False),
+    Column("forward_after", BigInteger, nullable=False, comment="not before, microseconds since 1970"),
+    Column("seal", Text, nullable=False, comment="waiting, sealed, received, none, refused"),
+    Column("seal_attempts", Integer, nullable=False),
+    Column("seal_after", BigInteger, nullable=False, comment="not before, microseconds since 1970"),
+    Column("record_id", LargeBinary),
+    Column("detail", Text, comment="why it was refused, without a value of the image"),
+    Column("finished", BigInteger, comment="when both were done, microseconds since 1970"),
+    Index("spooled_forward", "forward", "forward_after"),
+    Index("spooled_seal", "seal", "seal_after"),
+    sqlite_autoincrement=True,
+)
+
+submitted = Table(
+    "submitted",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("client", Text, nullable=False, comment="the site that sent it"),
+    Column("signer", LargeBinary, nullable=False, comment="key id"),
+    Column("counter", BigInteger, nullable=False),
+    Column("entry", LargeBinary, nullable=False, comment="the log entry"),
+    Column("received", BigInteger, nullable=False, comment="microseconds since 1970"),
+    Column("log_index", BigInteger, unique=True, comment="null while queued"),
+    UniqueConstraint("signer", "counter", name="submitted_slot"),
+    sqlite_autoincrement=True,
+)
+
+submitting_key = Table(
+    "submitting_key",
+    metadata,
+    Column("signer", LargeBinary, primary_key=True, comment="key id"),
+    Column("certificate", LargeBinary, nullable=False, comment="DER"),
+    Column("forked", LargeBinary, comment="a record that says otherwise of a slot: nothing more is taken of this key"),
 )
