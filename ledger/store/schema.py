@@ -174,5 +174,5 @@ submitting_key = Table(
     metadata,
     Column("signer", LargeBinary, primary_key=True, comment="key id"),
     Column("certificate", LargeBinary, nullable=False, comment="DER"),
-    Column("forked", LargeBinary, comment="a record that says otherwise of a slot: nothing more is taken of this key"),
+    Column("forked", LargeBinary, comment="a record that says otherwise of a slot"),
 )

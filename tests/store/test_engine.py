@@ -208,7 +208,7 @@ def as_nobody(path: Path, mode: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def open_folder(tmp_path: Path) -> Path:
     """A folder that another user can reach: pytest's own is closed to others."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     return tmp_path
 
