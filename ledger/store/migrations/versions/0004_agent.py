@@ -47,9 +47,7 @@ def upgrade() -> None:
         "submitting_key",
         sa.Column("signer", sa.LargeBinary, primary_key=True, comment="key id"),
         sa.Column("certificate", sa.LargeBinary, nullable=False, comment="DER"),
-        sa.Column(
-            "forked", sa.LargeBinary, comment="a record that says otherwise of a slot: nothing more is taken of this key"
-        ),
+        sa.Column("forked", sa.LargeBinary, comment="a record that says otherwise of a slot"),
     )
     with op.batch_alter_table("anchor") as batch:
         batch.add_column(sa.Column("fee_wei", sa.Text, comment="what the transaction cost, decimal"))
