@@ -7,6 +7,7 @@ own: against that stand the trust file's blocks and a second node.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Finality = Literal["included", "safe", "final"]
 
 LAG = 12
 """Blocks that one node may be behind another."""
+AGAIN_AFTER_S = 0.2
 PROOF_SLOTS = 256
 """Storage slots in one `eth_getProof`; nodes limit this (Geth at 1,024)."""
 EVENT_SPAN = 5_000
@@ -139,8 +141,16 @@ class Nodes:
     def state(self, number: int, wanted: Mapping[Contract, Sequence[bytes]]) -> KnownState:
         """The storage slots (32 bytes each) of contracts at a block, in one round to each node, as a proof and to be read.
 
+        A false answer is asked for once more: a node that makes a block meanwhile (anvil) may answer from that one.
         Raises LedgerDisagrees where a contract is not there, or has other code than the trusted one.
         """
+        try:
+            return self._state(number, wanted)
+        except LedgerDisagrees:
+            time.sleep(AGAIN_AFTER_S)
+            return self._state(number, wanted)
+
+    def _state(self, number: int, wanted: Mapping[Contract, Sequence[bytes]]) -> KnownState:
         block = hexadecimal(number)
         requests = [
             (contract, Call("eth_getProof", (hexadecimal(contract.address), [hexadecimal(slot) for slot in part], block)))
