@@ -1,0 +1,86 @@
+"""A recent block for signing under, fetched on a thread of its own, so that no signature waits for the chain."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ledger.core.contracts import Beacon
+from ledger.core.errors import LedgerUnavailable, NeedPermission, ScanSealError, TryLater
+from ledger.core.records import Role
+from ledger.core.trust import Trust
+from ledger.store.anchors import AnchorStore
+from ledger.wiring import chain
+
+EVERY_S = 15.0
+
+
+@dataclass(frozen=True)
+class KeyStanding:
+    """What the chain says of a key: its roles (None where it is not enrolled yet), or the word for why it may not sign."""
+
+    roles: Role | None
+    barred: str | None = None
+
+
+class Beacons:
+    """Keeps the newest block known, and the standing of some keys."""
+
+    def __init__(self, trust: Trust, rpc: tuple[str, ...], anchors: AnchorStore, keys: dict[bytes, str]) -> None:
+        self._trust, self._rpc, self._anchors, self._keys = trust, rpc, anchors, keys
+        self._standing: dict[bytes, KeyStanding] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="beacons", daemon=True)
+        self.last_error: str | None = None
+        self.clock_behind_s: float | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def current(self) -> tuple[Beacon, int]:
+        """The newest block that was ever seen, with its time. Raises TryLater before the first."""
+        known = self._anchors.newest_header()
+        if known is None:
+            raise TryLater(f"no block of the chain was seen yet, so nothing can be sealed: {self.last_error or 'asking'}")
+        return known
+
+    def require(self, key: bytes, needed: Role) -> None:
+        """Raises NeedPermission where the chain lets this key not sign such records; what it does not say is no objection."""
+        standing = self._standing.get(key)
+        if standing is None:
+            return
+        if standing.barred:
+            raise NeedPermission(
+                f"the key of {self._keys[key]} is {standing.barred} on chain, its seals would be REVOKED: seal with a newer key"
+            )
+        if standing.roles is not None and not needed & standing.roles:
+            raise NeedPermission(f"the key of {self._keys[key]} may not {needed.words}: its roles are {standing.roles.words}")
+
+    def look(self) -> None:
+        """Asks the chain once. Raises LedgerUnavailable, LedgerDisagrees."""
+        ledger = chain.connect(self._rpc, self._trust)
+        block = ledger.beacon()
+        header = block.header
+        for key in self._keys:
+            state = ledger.key_state(key)
+            word = "revoked" if state.compromised_since else "retired" if state.retired_at else None
+            self._standing[key] = KeyStanding(state.roles if any(state.certificate) else None, word)
+        self._anchors.keep_header(header.number, header.hash, block.rlp)
+        self.clock_behind_s = header.timestamp - time.time()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look()
+                self.last_error = None
+            except (LedgerUnavailable, ScanSealError) as error:
+                self.last_error = str(error)
+            self._stop.wait(EVERY_S if self.last_error is None else 2.0)
+
+
+Say = Callable[[str, str], None]
