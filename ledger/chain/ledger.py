@@ -7,20 +7,21 @@ to look. A write returns when a block has it and the chain's storage shows what 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ledger.chain.contracts import Artefact, Event, artefact, beacons
 from ledger.chain.reading import Depths, Finality, Heights, KnownBlock, Nodes
-from ledger.chain.rpc import Endpoint, hexadecimal, members, octets, quantity
-from ledger.chain.transactions import FeePolicy, Mined, Sender
+from ledger.chain.rpc import Call, Endpoint, hexadecimal, members, octets, quantity
+from ledger.chain.transactions import FeePolicy, Mined, Outbox, Sender, fee_of, market
 from ledger.core import contracts, evidence
 from ledger.core.contracts import KeyState
 from ledger.core.errors import FixInput, LedgerDisagrees
 from ledger.core.records import Role
 from ledger.core.trust import Contract, Facts, Trust
-from ledger.log.anchoring import Sighting
+from ledger.log.anchoring import Market, Payment, Sighting, View
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -117,11 +118,16 @@ class Ledger:
         *,
         fees: FeePolicy | None = None,
         depths: Depths | None = None,
+        outbox: Outbox | None = None,
+        stop: threading.Event | None = None,
     ) -> Ledger:
-        """The trust file's ledger, after asking every node whether it is that chain and the contracts are those."""
+        """The trust file's ledger, after asking every node whether it is that chain and the contracts are those.
+
+        `outbox` keeps what is sent; once `stop` is set no transaction is sent or awaited any more.
+        """
         nodes = Nodes(endpoints, trust.chain_id, trust.genesis_hash, depths)
         nodes.identity()
-        sender = None if account is None else Sender(endpoints, account, trust.chain_id, fees)
+        sender = None if account is None else Sender(endpoints, account, trust.chain_id, fees, outbox, stop)
         ledger = cls(nodes, trust.anchor_log, trust.device_registry, sender=sender, finality=trust.policy.finality)
         ledger.facts_at(nodes.heights().included)
         return ledger
@@ -221,6 +227,35 @@ class Ledger:
         """The head's size in the newest block."""
         return self.head(log_id).size
 
+    def view(self, log_id: bytes, sizes: Sequence[int], keys: Sequence[bytes]) -> View:
+        """What an anchoring site has to know of the chain at its newest block; two HTTP requests, however much it is."""
+        heights = self._nodes.heights()
+        state = self.facts_at(heights.included, keys, sizes=[(log_id, size) for size in sizes], logs=[log_id])
+        return View(
+            state.heads[log_id].size,
+            {size: state.anchors[log_id, size] for size in sizes},
+            heights.safe,
+            heights.final,
+            frozenset(key for key, known in state.keys.items() if known.compromised_since),
+        )
+
+    def market(self, account: bytes | None = None) -> Market:
+        """What a unit of gas costs now, and what an account (20 bytes; None: the one that writes) has; one node's word."""
+        return Market(*market(self._nodes.endpoints[0], account or self._writer().address))
+
+    def payments(self, transactions: Sequence[bytes]) -> tuple[int, list[Payment | None]]:
+        """(this account's next nonce in the newest final block, what each of these transactions cost: None for one that is in
+        no block). One node's word."""
+        final = self._nodes.heights().final
+        account = hexadecimal(self._writer().address)
+        nonce, *receipts = self._nodes.endpoints[0].results(
+            [
+                Call("eth_getTransactionCount", (account, hexadecimal(final))),
+                *(Call("eth_getTransactionReceipt", (hexadecimal(one),)) for one in transactions),
+            ]
+        )
+        return quantity(nonce, "account's nonce"), [_payment(receipt, final) for receipt in receipts]
+
     def sighting(self, log_id: bytes, new_size: int, beacons: Sequence[int] = ()) -> Sighting | None:  # noqa: ARG002
         """Where the anchor for a size is now; None when the chain has none (never sent, dropped, or re-orged away).
 
@@ -265,12 +300,14 @@ class Ledger:
         root: bytes,
         beacons: Sequence[int],
         leaves: Sequence[bytes] | None = None,
+        most_wei: int | None = None,
     ) -> Receipt:
-        """Anchors a checkpoint on top of the head and waits until a block has it. With `leaves` they go into the calldata."""
+        """Anchors a checkpoint on top of the head and waits until a block has it. With `leaves` they go into the calldata;
+        no transaction may cost more than `most_wei`."""
         arguments: list[Any] = [log_id, old_size, new_size, root, list(beacons)]
         function = "anchor" if leaves is None else "anchorWithLeaves"
         arguments += [] if leaves is None else [list(leaves)]
-        receipt = self._write(self._anchor_log, self._log_artefact, function, *arguments)
+        receipt = self._write(self._anchor_log, self._log_artefact, function, *arguments, most_wei=most_wei)
         self._seen[log_id, new_size] = receipt.block_number
         found = self._anchor(log_id, new_size)
         if found is None or found[0].values["root"] != root or found[1].block_hash != receipt.block_hash:
@@ -333,8 +370,18 @@ class Ledger:
         if contracts.anchor_commitment(event.values["root"], event.values["oldSize"], number, time, looked_up) != stored:
             raise LedgerDisagrees(f"the node's event of the anchor for size {size} is not what the AnchorLog holds")
         self._seen[log, size] = number
-        gas_used = self._gas_used(event)
-        return event, Sighting(number, block.header.hash, time, gas_used, looked_up, heights.finality(number))
+        receipt = self._receipt_of(event)
+        return event, Sighting(
+            event.values["oldSize"],
+            number,
+            block.header.hash,
+            time,
+            quantity(receipt.get("gasUsed"), "gas used"),
+            fee_of(receipt),
+            event.values["root"],
+            looked_up,
+            heights.finality(number),
+        )
 
     def _anchor_event(self, log: bytes, size: int, newest: int) -> Event:
         topics = [self._log_artefact.topic("Anchored"), log, size.to_bytes(32, "big")]
@@ -346,18 +393,18 @@ class Ledger:
                     return events[-1]
         raise LedgerDisagrees(f"the AnchorLog holds an anchor for size {size}, and the node keeps its event to itself")
 
-    def _gas_used(self, event: Event) -> int:
+    def _receipt_of(self, event: Event) -> Mapping[str, Any]:
         answer = self._nodes.endpoints[0].call("eth_getTransactionReceipt", hexadecimal(event.transaction))
         receipt = members(answer, "receipt of an anchor")
         if octets(receipt.get("blockHash"), "receipt's block", 32) != event.block_hash:
             raise LedgerDisagrees("the node has the anchor's transaction in another block than its event")
-        return quantity(receipt.get("gasUsed"), "gas used")
+        return receipt
 
     def _registry_write(self, function: str, *arguments: Any) -> Receipt:
         return self._write(self._registry, self._registry_artefact, function, *arguments)
 
-    def _write(self, contract: Contract, its: Artefact, function: str, *arguments: Any) -> Receipt:
-        mined = self._writer().send(contract.address, its.call_data(function, *arguments), its.refusal)
+    def _write(self, contract: Contract, its: Artefact, function: str, *arguments: Any, most_wei: int | None = None) -> Receipt:
+        mined = self._writer().send(contract.address, its.call_data(function, *arguments), its.refusal, most_wei)
         return _confirmed(self._nodes, mined)
 
     def _writer(self) -> Sender:
@@ -401,6 +448,13 @@ def _confirmed(nodes: Nodes, mined: Mined) -> Receipt:
     """The receipt, if all nodes have its block."""
     header = nodes.agreed({mined.block_number: mined.block_hash})[mined.block_number].header
     return Receipt(mined.transaction, header.number, header.hash, header.timestamp, mined.gas_used, mined.fee_wei)
+
+
+def _payment(receipt: object, final: int) -> Payment | None:
+    if receipt is None:
+        return None
+    found = members(receipt, "receipt")
+    return Payment(fee_of(found), quantity(found.get("blockNumber"), "block number") <= final)
 
 
 def _head_slots(log: bytes) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ledger.chain.rpc import Call, Endpoint, Refusal, hexadecimal, members, octets, quantity
 from ledger.core.errors import FixInput, LedgerDisagrees, LedgerUnavailable, ScanSealError, TryLater
@@ -28,6 +28,16 @@ _POOR = ("insufficient funds", "insufficient balance", "enough funds", "upfront 
 
 Explain = Callable[[bytes], ScanSealError]
 """Revert data -> the error to raise."""
+
+
+class Outbox(Protocol):
+    """Who remembers what was sent, so that no cost is forgotten and no transaction is sent beside one that is under way."""
+
+    def note(self, transaction: bytes, nonce: int, most_wei: int) -> None:
+        """Keeps a transaction's hash and the most that it can cost. Durable when it returns: only then it is sent."""
+
+    def open_nonces(self) -> set[int]:
+        """The nonces of noted transactions whose end is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +70,12 @@ class _Plan:
     """The most for one unit of gas, in wei."""
     tip: int | None
     """EIP-1559 priority fee; None on a chain without base fee, where `price` is all."""
+    ceiling: int
+    """The most that `price` may become."""
 
-    def bumped(self, ceiling: int) -> _Plan:
+    def bumped(self) -> _Plan:
         """A quarter more (nodes ask for a tenth to replace a transaction); nothing more of nothing."""
-        price = min(self.price + -(-self.price // 4), max(ceiling, self.price))
+        price = min(self.price + -(-self.price // 4), max(self.ceiling, self.price))
         tip = None if self.tip is None else min(self.tip + -(-self.tip // 4), price)
         return replace(self, price=price, tip=tip)
 
@@ -72,24 +84,33 @@ class Sender:
     """Sends transactions of one account, one at a time (it holds a lock). Reads from the first endpoint, broadcasts to all.
 
     Raises LedgerUnavailable when no block took the transaction in time or the fee is over the ceiling, FixInput when the
-    account cannot pay, and what the contract's refusal means (`Explain`).
+    account cannot pay, and what the contract's refusal means (`Explain`). Once `stop` is set nothing more is sent or awaited:
+    LedgerUnavailable.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], account: LocalAccount, chain_id: int, fees: FeePolicy | None = None
+        self,
+        endpoints: Sequence[Endpoint],
+        account: LocalAccount,
+        chain_id: int,
+        fees: FeePolicy | None = None,
+        outbox: Outbox | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._endpoints, self._account, self._chain_id = tuple(endpoints), account, chain_id
         self._fees = fees or FeePolicy()
+        self._outbox, self._stop = outbox, stop or threading.Event()
         self._lock = threading.Lock()
 
     @property
     def address(self) -> bytes:
         return bytes.fromhex(self._account.address[2:])
 
-    def send(self, to: bytes | None, data: bytes, explain: Explain) -> Mined:
-        """Sends a call of contract `to`, or creates one with None, and waits until a block has it."""
+    def send(self, to: bytes | None, data: bytes, explain: Explain, most_wei: int | None = None) -> Mined:
+        """Sends a call of contract `to`, or creates one with None, and waits until a block has it. With `most_wei` no
+        transaction that is sent can cost more."""
         with self._lock:
-            receipt = self._sent(to, data, explain)
+            receipt = self._sent(to, data, explain, most_wei)
         if quantity(receipt.get("status"), "transaction's status") != 1:
             self._explain_failure(to, data, explain)
         created = receipt.get("contractAddress")
@@ -98,17 +119,21 @@ class Sender:
             quantity(receipt.get("blockNumber"), "block number"),
             octets(receipt.get("blockHash"), "block hash", 32),
             quantity(receipt.get("gasUsed"), "gas used"),
-            quantity(receipt.get("effectiveGasPrice", "0x0"), "gas price") * quantity(receipt["gasUsed"], "gas used"),
+            fee_of(receipt),
             None if created is None else octets(created, "contract address", 20),
         )
 
-    def _sent(self, to: bytes | None, data: bytes, explain: Explain) -> Any:
+    def _sent(self, to: bytes | None, data: bytes, explain: Explain, most_wei: int | None) -> Any:
         """The receipt of whichever of our transactions for this call a block took."""
-        plan = self._plan(to, data, explain)
+        plan = self._plan(to, data, explain, most_wei)
         hashes: list[bytes] = []
         give_up = time.monotonic() + self._fees.give_up_after_s
         while True:
-            sent, refusal = self._broadcast(self._signed(plan, to, data))
+            signed = self._signed(plan, to, data)
+            self._go_on()
+            if self._outbox is not None and signed[1] not in hashes:
+                self._outbox.note(signed[1], plan.nonce, plan.gas * plan.price)
+            sent, refusal = self._broadcast(signed)
             if sent not in hashes:
                 hashes.append(sent)
             underpriced = refusal is not None and _says(refusal, _UNDERPRICED)
@@ -122,22 +147,27 @@ class Sender:
                     "the same command looks whether it came through, and sends it again if not"
                 )
             if next_nonce > plan.nonce:  # another program with this account was first, and may have changed what we build on
-                plan = self._plan(to, data, explain)
+                plan = self._plan(to, data, explain, most_wei)
             else:
                 # Also fills the place of an older transaction of this account that is stuck before ours.
-                bumped = plan.bumped(self._fees.ceiling_wei)
+                bumped = plan.bumped()
                 if underpriced and bumped == plan:
-                    time.sleep(self._fees.poll_s)
+                    self._stop.wait(self._fees.poll_s)
                 plan = replace(bumped, nonce=next_nonce)
 
-    def _plan(self, to: bytes | None, data: bytes, explain: Explain) -> _Plan:
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise LedgerUnavailable("stopped while a transaction was under way: the next run looks whether it came through")
+
+    def _plan(self, to: bytes | None, data: bytes, explain: Explain, most_wei: int | None) -> _Plan:
         call: dict[str, str] = {"from": self._account.address, "data": hexadecimal(data)}
         if to is not None:
             call["to"] = hexadecimal(to)
         node = self._endpoints[0]
-        chain, nonce, gas, block, tip, price = node.batch(
+        chain, used, nonce, gas, block, tip, price = node.batch(
             [
                 Call("eth_chainId"),
+                Call("eth_getTransactionCount", (self._account.address, "latest")),
                 Call("eth_getTransactionCount", (self._account.address, "pending")),
                 Call("eth_estimateGas", (call,)),
                 Call("eth_getBlockByNumber", ("latest", False)),
@@ -154,23 +184,27 @@ class Sender:
         needed = quantity(gas, "gas needed")
         if needed > limit:
             raise FixInput(f"the transaction needs {needed} gas, one may use {limit}: anchor fewer records or leaves at once")
-        price_cap, tip_cap = self._market(latest.get("baseFeePerGas"), tip, price)
-        return _Plan(quantity(nonce, "account's nonce"), min(needed * 5 // 4 + 10_000, limit), price_cap, tip_cap)
-
-    def _market(self, base: object, tip: object, price: object) -> tuple[int, int | None]:
-        """(most a unit of gas may cost, tip) at today's prices. Raises LedgerUnavailable over the ceiling."""
+        gas_limit = min(needed * 5 // 4 + 10_000, limit)
+        cap, least, tip_cap = _prices(latest.get("baseFeePerGas"), tip, price)
         ceiling = self._fees.ceiling_wei
-        if base is None:
-            cap, least, tip_cap = quantity(price, "gas price"), quantity(price, "gas price"), None
-        else:
-            base_fee = quantity(base, "base fee")
-            tip_cap = 0 if isinstance(tip, Refusal) else quantity(tip, "priority fee")
-            cap, least = 2 * base_fee + tip_cap, base_fee + tip_cap
         if least > ceiling:
             raise LedgerUnavailable(
                 f"a unit of gas costs {least / 1e9:g} gwei now, the ceiling is {ceiling / 1e9:g}: wait, or raise the ceiling"
             )
-        return min(cap, ceiling), tip_cap
+        if most_wei is not None and least * gas_limit > most_wei:
+            raise LedgerUnavailable(
+                f"the transaction may cost {least * gas_limit} wei now, {most_wei} are left of the budget: wait, or raise it"
+            )
+        if most_wei is not None:
+            ceiling = min(ceiling, most_wei // gas_limit)
+        return _Plan(self._next_nonce(used, nonce), gas_limit, min(cap, ceiling), tip_cap, ceiling)
+
+    def _next_nonce(self, used: object, pending: object) -> int:
+        """After all pending transactions; but in the place of one that a former run sent and that is stuck, so that of both
+        only one is paid for."""
+        first, last = quantity(used, "account's nonce"), quantity(pending, "account's nonce")
+        is_ours = first < last and self._outbox is not None and first in self._outbox.open_nonces()
+        return first if is_ours else last
 
     def _signed(self, plan: _Plan, to: bytes | None, data: bytes) -> tuple[bytes, bytes]:
         """(raw transaction, hash)."""
@@ -242,7 +276,8 @@ class Sender:
             gone = gone + 1 if next_nonce > nonce else 0
             if gone > 1 or time.monotonic() >= until:
                 return None, min(next_nonce, nonce) if gone <= 1 else next_nonce
-            time.sleep(self._fees.poll_s)
+            self._stop.wait(self._fees.poll_s)
+            self._go_on()
 
     def _why_not(self, refusal: Refusal, explain: Explain) -> ScanSealError:
         if refusal.reverted:
@@ -253,8 +288,38 @@ class Sender:
 
     def _explain_failure(self, to: bytes | None, data: bytes, explain: Explain) -> None:
         """A transaction was taken and failed: says why, if it would fail again."""
-        self._plan(to, data, explain)
+        self._plan(to, data, explain, None)
         raise TryLater("the contract refused the transaction when its block came: the chain changed meanwhile, look and repeat")
+
+
+def market(endpoint: Endpoint, account: bytes) -> tuple[int, int]:
+    """(what a unit of gas costs in the next block, an account's balance), in wei: one node's word."""
+    block, tip, price, balance = endpoint.batch(
+        [
+            Call("eth_getBlockByNumber", ("latest", False)),
+            Call("eth_maxPriorityFeePerGas"),
+            Call("eth_gasPrice"),
+            Call("eth_getBalance", (hexadecimal(account), "latest")),
+        ]
+    )
+    _, least, _ = _prices(members(block, "latest block").get("baseFeePerGas"), tip, price)
+    return least, quantity(balance, "account's balance")
+
+
+def fee_of(receipt: Mapping[str, Any]) -> int:
+    """What a mined transaction cost in all, in wei: its node's word. A chain without prices says none."""
+    price = quantity(receipt.get("effectiveGasPrice", "0x0"), "gas price")
+    return price * quantity(receipt.get("gasUsed"), "gas used")
+
+
+def _prices(base: object, tip: object, price: object) -> tuple[int, int, int | None]:
+    """(a good offer for a unit of gas, what the next block takes at least, tip or None on a chain without base fee)."""
+    if base is None:
+        asked = quantity(price, "gas price")
+        return asked, asked, None
+    base_fee = quantity(base, "base fee")
+    tip_cap = 0 if isinstance(tip, Refusal) else quantity(tip, "priority fee")
+    return 2 * base_fee + tip_cap, base_fee + tip_cap, tip_cap
 
 
 def _receipt(digest: bytes, receipt: object) -> Mapping[str, Any]:

@@ -1,23 +1,20 @@
-"""`seal` and `anchor`: what a device and its site do."""
+"""`seal`: what a device does."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from ledger.cli.output import ERR, OUT, plain, progress, table, write_json
+from ledger.cli.output import ERR, OUT, plain, progress, write_json
 from ledger.cli.verifying import JsonOption, Paths, SiteOption, left_out, listed
 from ledger.core.errors import FixInput, Unreadable
 from ledger.wiring import assembly
 
-Wait = Literal["final", "included", "none"]
-
 
 def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Seal")(seal)
-    app.command(rich_help_panel="Seal")(anchor)
 
 
 def seal(
@@ -83,42 +80,3 @@ def seal(
             OUT.print("next: [bold]scanseal anchor[/bold]")
     if failed:
         raise typer.Exit(Unreadable.exit_code)
-
-
-def anchor(
-    site: SiteOption = None,
-    wait: Annotated[Wait, typer.Option(help="How far to wait for the chain.")] = "final",
-    timeout: Annotated[int, typer.Option(help="Seconds to wait; the next run goes on.", min=1)] = 600,
-    publish_leaves: Annotated[
-        bool, typer.Option("--publish-leaves", help="Put leaf hashes on chain (free-gas chains).")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Carry sealed records into the log and its checkpoint onto the chain. Safe to repeat, and after a re-org it anchors again.
-
-    Exit codes: 0 done, 4 sent but not as far as --wait asks, 6 chain out of reach (nothing is lost: run it again).
-
-    Example: [bold]scanseal anchor --wait final[/bold]
-    """
-    with ExitStack() as stack:
-        anchoring = stack.enter_context(assembly.anchoring(site))
-        with progress("sequencing", anchoring.queued(), quiet=json) as advance:
-            sequenced = anchoring.sequence(advance)
-        status = anchoring.carry(wait=wait, timeout_s=timeout, publish_leaves=publish_leaves)
-    if json:
-        write_json({"sequenced": sequenced} | status.as_json())
-    else:
-        OUT.print(f"sequenced {sequenced} records; the log has {status.size}, the chain {status.anchored}")
-        shown = table("anchor", "records", "state", "block", "gas", "gas/record")
-        for row in status.new_rows:
-            records = row.new_size - row.old_size
-            gas = row.gas_used or 0
-            shown.add_row(
-                str(row.new_size), str(records), row.state, str(row.block_number or ""), f"{gas:,}", f"{gas / records:,.1f}"
-            )
-        if status.new_rows:
-            OUT.print(shown)
-        if not status.reached:
-            OUT.print(f"not yet {wait}: run `scanseal anchor` again later")
-    if not status.reached:
-        raise typer.Exit(4)

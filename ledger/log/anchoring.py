@@ -1,18 +1,18 @@
-"""From the journal into the log, from the log onto the chain, and back again after a re-org. DESIGN §5, FORMAT.md §5.
+"""From the log onto the chain, and back again after a re-org. DESIGN §5, FORMAT.md §5.
 
-A record is queued (journal), sequenced (log), included (an anchor's block), safe, final. Each step can be repeated after a
-crash:
-what is already done is seen on the other side (the log's entries, the chain's storage) before it is done again.
+A record is sequenced (log), included (an anchor's block), safe, final. Each step can be repeated after a crash: what is already
+done is seen on the other side (the chain's storage) before it is done again. What a transaction may cost is in the book before
+it is sent, and stays there until the chain says at a final block what it did cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from ledger.core import contracts, evidence, merkle
-from ledger.core.checkpoint import parse_and_verify
+from ledger.core.checkpoint import Checkpoint, parse_and_verify
 from ledger.core.contracts import Beacon
 from ledger.core.errors import LedgerDisagrees, Stop
 from ledger.core.proof import ProvenState
@@ -21,15 +21,16 @@ from ledger.log.log import Log
 
 State = Literal["sequenced", "included", "safe", "final"]
 ORDER: tuple[State, ...] = ("sequenced", "included", "safe", "final")
-BATCH = 8192
-"""Entries sequenced with one append."""
 BEACON_LIMIT = 4
 """Beacons that one anchor names: the newest of its batch."""
 
 
 @dataclass(frozen=True)
 class AnchorRow:
-    """An anchor as the site knows it; the block's facts are None until it is included, `proof` until it is final."""
+    """An anchor as the site knows it; the block's facts are None until it is included, `proof` until it is final.
+
+    `sent`: when it was last sent, seconds since 1970; `fee_wei`: what the transaction cost that a block took.
+    """
 
     new_size: int
     old_size: int
@@ -41,55 +42,119 @@ class AnchorRow:
     block_time: int | None = None
     gas_used: int | None = None
     proof: evidence.State | None = None
+    fee_wei: int | None = None
+    sent: int | None = None
+
+    def not_on_chain(self) -> AnchorRow:
+        """The same anchor after a re-org took its block."""
+        return AnchorRow(self.new_size, self.old_size, self.checkpoint, self.beacons, sent=self.sent)
 
 
 @dataclass(frozen=True)
 class Sighting:
     """An anchor as the chain has it now; `beacons` with the hashes that the contract looked up."""
 
+    old_size: int
     block_number: int
     block_hash: bytes
     block_time: int
     gas_used: int
+    fee_wei: int
+    root: bytes
     beacons: tuple[Beacon, ...]
     state: State
 
 
-class Queue(Protocol):
-    """The journal, as far as the way into the log needs it. Reading may be repeated; `sequenced` is durable when it returns."""
+@dataclass(frozen=True)
+class View:
+    """What the chain's storage holds in its newest block: the head's size, a commitment for each size that was asked for (32
+    zero bytes for none), and which of the keys that were asked for are revoked; how far the chain is safe and final."""
 
-    def queued_entries(self, limit: int) -> Sequence[bytes]:
-        """The oldest log entries that have no index yet, in the order of sealing."""
+    anchored_size: int
+    commitments: Mapping[int, bytes]
+    safe: int
+    final: int
+    revoked: frozenset[bytes]
 
-    def next_index(self) -> int:
-        """One more than the highest log index noted."""
+    def state(self, block_number: int) -> State:
+        if block_number <= self.final:
+            return "final"
+        return "safe" if block_number <= self.safe else "included"
 
-    def note_indices(self, indices: Mapping[bytes, int]) -> None:
-        """entry -> log index."""
+
+@dataclass(frozen=True)
+class Market:
+    """Wei that a unit of gas costs in the next block, and that the account has."""
+
+    price_wei: int
+    balance_wei: int
+
+
+@dataclass(frozen=True)
+class Payment:
+    """What a mined transaction cost, and whether its block is final."""
+
+    fee_wei: int
+    is_final: bool
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A transaction that was noted before it was sent. `fee_wei` is None while no block is known to have it."""
+
+    transaction: bytes
+    nonce: int
+    most_wei: int
+    fee_wei: int | None
 
 
 class Book(Protocol):
     """The site's anchors. Each write is durable when it returns and may be repeated."""
 
-    def rows(self) -> Sequence[AnchorRow]:
-        """All anchors, by size."""
+    def unsettled(self) -> Sequence[AnchorRow]:
+        """The anchors without a proof, by size."""
+
+    def row(self, new_size: int) -> AnchorRow | None: ...
+
+    def final_size(self) -> int:
+        """The largest size of a final anchor."""
 
     def put(self, row: AnchorRow) -> None:
         """Writes a row, replacing one of the same new_size."""
 
     def drop(self, new_size: int) -> None:
-        """Forgets an anchor that a re-org took away."""
+        """Forgets an anchor that can never be included any more."""
+
+
+class Purse(Protocol):
+    """The transactions of the site's account, as far as their cost is not settled. Writes are durable and may be repeated."""
+
+    def open(self) -> Sequence[Sent]:
+        """Those whose end is not final."""
+
+    def settle(self, transaction: bytes, fee_wei: int | None, *, is_final: bool) -> None:
+        """Notes what a transaction cost: None for not known (it may yet be mined), 0 for one that never can be."""
 
 
 class Chain(Protocol):
     """The AnchorLog. Methods raise LedgerUnavailable (ask again) or LedgerDisagrees (a lying node); nothing is lost by
     either."""
 
-    def anchored_size(self, log_id: bytes) -> int:
-        """The head's size in the newest block."""
+    def view(self, log_id: bytes, sizes: Sequence[int], keys: Sequence[bytes]) -> View:
+        """What storage holds in the newest block."""
+
+    def market(self) -> Market:
+        """What anchoring costs now."""
 
     def anchor(
-        self, log_id: bytes, old_size: int, new_size: int, root: bytes, beacons: Sequence[int], leaves: Sequence[bytes] | None
+        self,
+        log_id: bytes,
+        old_size: int,
+        new_size: int,
+        root: bytes,
+        beacons: Sequence[int],
+        leaves: Sequence[bytes] | None,
+        most_wei: int | None,
     ) -> object:
         """Sends the anchor and waits until a block has it. With `leaves` they are published in the calldata."""
 
@@ -99,85 +164,114 @@ class Chain(Protocol):
     def proof(self, log_id: bytes, size: int, keys: Sequence[bytes]) -> evidence.State:
         """A state proof of this anchor and these keys, at the newest final block."""
 
+    def payments(self, transactions: Sequence[bytes]) -> tuple[int, Sequence[Payment | None]]:
+        """(the account's next nonce at the newest final block, what each transaction cost: None for one in no block)."""
+
 
 class Anchoring:
-    """Carries one site's records from its journal to the chain."""
+    """Carries one site's log to the chain."""
 
-    def __init__(self, log: Log, queue: Queue, book: Book, chain: Chain, log_id: bytes, anchor_log: Contract) -> None:
-        self._log, self._queue, self._book, self._chain = log, queue, book, chain
+    def __init__(self, log: Log, book: Book, purse: Purse, chain: Chain, log_id: bytes, anchor_log: Contract) -> None:
+        self._log, self._book, self._purse, self._chain = log, book, purse, chain
         self._log_id, self._anchor_log = log_id, anchor_log
+        self._vouched = 0
+        self._signers: dict[bytes, None] = {}
+        self._signers_upto = 0
 
-    def sequence(self, progress: Callable[[int], None]) -> int:
-        """Moves everything queued into the log. Returns how many entries."""
-        moved = self._recover()
-        while entries := self._queue.queued_entries(BATCH):
-            indices = self._log.append(entries)
-            self._queue.note_indices(dict(zip(entries, indices, strict=True)))
-            moved += len(entries)
-            progress(moved)
-        return moved
+    def look(self) -> View:
+        """What the chain has of the log, and whether keys that signed what waits are revoked.
 
-    def _recover(self) -> int:
-        """Notes entries that a crashed run put into the log without noting it, so that none is appended twice."""
-        size, known = self._log.head().size, self._queue.next_index()
-        if known > size:
-            raise Stop(f"the journal knows {known} sequenced records, the log has {size}: the log's store is an old copy")
-        found = {entry: known + offset for offset, entry in enumerate(self._log.entries(known, size))}
-        if found:
-            self._queue.note_indices(found)
-        return len(found)
-
-    def submit(self, *, publish_leaves: bool = False) -> bool:
-        """Anchors the log's head if the chain is behind. Returns whether a transaction was sent.
-
-        Raises Stop when the chain is ahead of the log: then this log is an old copy, and anchoring it would fork it.
+        Raises Stop when the chain has another history than this log (an old copy was restored): anchoring would fork it.
         """
-        head = self._log.head()
-        anchored = self._chain.anchored_size(self._log_id)
-        if anchored > head.size:
-            raise Stop(
-                f"the chain has an anchor for {anchored} records, this log has {head.size}: restore the newest copy of it"
-            )
-        if anchored == head.size:
+        sizes = [row.new_size for row in self._book.unsettled()]
+        view = self._chain.view(self._log_id, sizes, list(self._signers))
+        self._vouch(view.anchored_size)
+        self._read_signers(view.anchored_size)
+        return view
+
+    def market(self) -> Market:
+        return self._chain.market()
+
+    def submit(self, view: View, now: int, *, publish_leaves: bool = False, most_wei: int | None = None) -> bool:
+        """Anchors the log's head if the chain is behind. Returns whether a transaction was sent. `now` in seconds since
+        1970."""
+        checkpoint = self._log.checkpoint()
+        head, anchored = self._parsed(checkpoint), view.anchored_size
+        if anchored >= head.size:
             return False
         entries = list(self._log.entries(anchored, head.size))
         beacons = _beacons(entries)
-        row = AnchorRow(head.size, anchored, self._log.checkpoint(), beacons)
-        self._book.put(row)
+        self._book.put(AnchorRow(head.size, anchored, checkpoint, beacons, sent=now))
         leaves = [merkle.leaf_hash(entry) for entry in entries] if publish_leaves else None
-        self._chain.anchor(self._log_id, anchored, head.size, head.root, [beacon.number for beacon in beacons], leaves)
+        numbers = [beacon.number for beacon in beacons]
+        self._chain.anchor(self._log_id, anchored, head.size, head.root, numbers, leaves, most_wei)
         return True
 
-    def settle(self) -> dict[str, int]:
-        """Asks the chain where each unsettled anchor is now, forgets those that a re-org took, and keeps a state proof of
-        those that
-        are final. Returns how many anchors are in each state. After a re-org call `submit` again."""
-        for row in self._book.rows():
-            if row.state == "final" and row.proof is not None:
-                continue
-            seen = self._chain.sighting(self._log_id, row.new_size, [beacon.number for beacon in row.beacons])
-            if seen is None:
-                if row.state != "sequenced" or self._is_overtaken(row):
-                    self._book.drop(row.new_size)
-                continue
-            updated = AnchorRow(
-                row.new_size,
-                row.old_size,
-                row.checkpoint,
-                seen.beacons,
-                seen.state,
-                seen.block_number,
-                seen.block_hash,
-                seen.block_time,
-                seen.gas_used,
-            )
-            if seen.state == "final":
-                updated = replace(updated, proof=self._proof(updated))
-            self._book.put(updated)
-        counts: dict[str, int] = {}
-        for row in self._book.rows():
-            counts[row.state] = counts.get(row.state, 0) + 1
-        return counts
+    def settle(self, view: View) -> list[AnchorRow]:
+        """Notes where each unsettled anchor is now, and keeps a state proof of those that are final: these are returned.
+
+        An anchor that a re-org took is `sequenced` again: its transaction may come back by itself, else `submit` sends a new
+        one. It is forgotten when a final anchor stands in its place.
+        """
+        proven = []
+        for row in self._book.unsettled():
+            stored = view.commitments.get(row.new_size)
+            if stored is None:
+                continue  # sent after the chain was looked at
+            if not any(stored):
+                self._not_there(row)
+            elif self._commitment(row) != stored or view.state(row.block_number or 0) == "final":
+                updated = self._seen(row)
+                if updated is not None and updated.proof is not None:
+                    proven.append(updated)
+            elif view.state(row.block_number or 0) != row.state:
+                self._book.put(replace(row, state=view.state(row.block_number or 0)))
+        return proven
+
+    def settle_payments(self) -> None:
+        """Asks what the transactions cost that were sent. One of which no block has a trace costs nothing only when a final
+        block has another transaction with its nonce."""
+        sent = self._purse.open()
+        if not sent:
+            return
+        next_nonce, found = self._chain.payments([one.transaction for one in sent])
+        for one, payment in zip(sent, found, strict=True):
+            if payment is not None:
+                if payment.fee_wei > one.most_wei:
+                    raise LedgerDisagrees("the node says that a transaction cost more than it can have cost")
+                self._purse.settle(one.transaction, payment.fee_wei, is_final=payment.is_final)
+            elif one.nonce < next_nonce:
+                self._purse.settle(one.transaction, 0, is_final=True)
+            elif one.fee_wei is not None:
+                self._purse.settle(one.transaction, None, is_final=False)
+
+    def _not_there(self, row: AnchorRow) -> None:
+        if row.state != "sequenced":
+            self._book.put(row.not_on_chain())
+        elif self._book.final_size() > row.old_size:
+            self._book.drop(row.new_size)
+
+    def _seen(self, row: AnchorRow) -> AnchorRow | None:
+        """The row as the chain has it now, kept; None where a re-org took it in this moment."""
+        seen = self._chain.sighting(self._log_id, row.new_size, [beacon.number for beacon in row.beacons])
+        if seen is None:
+            return None
+        if seen.root != self._root(row):
+            raise _forked(row.new_size)
+        updated = replace(
+            row,
+            beacons=seen.beacons,
+            state=seen.state,
+            block_number=seen.block_number,
+            block_hash=seen.block_hash,
+            block_time=seen.block_time,
+            gas_used=seen.gas_used,
+            fee_wei=seen.fee_wei,
+        )
+        if seen.state == "final":
+            updated = replace(updated, proof=self._proof(updated))
+        self._book.put(updated)
+        return updated
 
     def _proof(self, row: AnchorRow) -> evidence.State:
         """The chain's proof, kept only after it proves what a verifier will ask of it."""
@@ -186,15 +280,59 @@ class Anchoring:
         stored = ProvenState(state.header, state.nodes).word(
             self._anchor_log, contracts.anchor_slot(self._log_id, row.new_size)
         )
-        root = parse_and_verify(row.checkpoint, self._log.origin, self._log.public_key).root
-        expected = contracts.anchor_commitment(root, row.old_size, row.block_number or 0, row.block_time or 0, row.beacons)
-        if stored != int.from_bytes(expected, "big"):
+        if stored != int.from_bytes(self._commitment(row), "big"):
             raise LedgerDisagrees(f"the node's proof shows another anchor for size {row.new_size} than its events do")
         return state
 
-    def _is_overtaken(self, row: AnchorRow) -> bool:
-        """Whether the chain went on without this anchor, so that it can never be included any more."""
-        return self._chain.anchored_size(self._log_id) > row.old_size
+    def _commitment(self, row: AnchorRow) -> bytes:
+        """What storage holds if this row says the truth; for one without a block nothing that it can hold."""
+        if row.block_number is None or row.block_time is None:
+            return b""
+        return contracts.anchor_commitment(self._root(row), row.old_size, row.block_number, row.block_time, row.beacons)
+
+    def _root(self, row: AnchorRow) -> bytes:
+        return self._parsed(row.checkpoint).root
+
+    def _parsed(self, checkpoint: str) -> Checkpoint:
+        return parse_and_verify(checkpoint, self._log.origin, self._log.public_key)
+
+    def _vouch(self, anchored: int) -> None:
+        """Holds the chain's head against this log, and writes the row of an anchor that this store has forgotten."""
+        if anchored in (0, self._vouched):
+            return
+        checkpoint = self._log.checkpoint()
+        head = self._parsed(checkpoint)
+        if anchored > head.size:
+            raise Stop(
+                f"the chain has an anchor for {anchored} records, this log has {head.size}: it is an old copy, restore the "
+                "newest copy of it"
+            )
+        if self._book.row(anchored) is None:
+            seen = self._chain.sighting(self._log_id, anchored, ())
+            if seen is None:
+                return  # a re-org in this moment
+            if seen.root != self._log.root(anchored):
+                raise _forked(anchored)
+            if anchored == head.size:  # else the next anchor covers its records
+                self._book.put(AnchorRow(anchored, seen.old_size, checkpoint, seen.beacons))
+        self._vouched = anchored
+
+    def _read_signers(self, anchored: int) -> None:
+        """Keys that signed what is not anchored: words 3 of the entries, read once each."""
+        size = self._log.head().size
+        if anchored >= size:
+            self._signers, self._signers_upto = {}, size
+            return
+        start = max(anchored, min(self._signers_upto, size))
+        self._signers |= dict.fromkeys(_key(entry) for entry in self._log.entries(start, size))
+        self._signers_upto = size
+
+
+def _forked(size: int) -> Stop:
+    return Stop(
+        f"the chain's anchor for {size} records is of another history than this log: an old copy was restored and went on; "
+        "restore the newest copy"
+    )
 
 
 def _beacons(entries: Sequence[bytes]) -> tuple[Beacon, ...]:

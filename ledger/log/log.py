@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ledger.core import merkle
 from ledger.core.checkpoint import Checkpoint, parse_and_verify, sign
@@ -14,6 +14,7 @@ from ledger.core.merkle import Tile
 from ledger.log.mirror import export
 from ledger.log.storage import Batch, Storage
 
+Proof = TypeVar("Proof")
 BATCH_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the entries of one batch."""
 
@@ -44,8 +45,9 @@ class Log:
         self._storage.publish()
         self._verified_head(self._storage.tiles)
 
-    def append(self, entries: Sequence[bytes]) -> range:
+    def append(self, entries: Sequence[bytes], at: int | None = None) -> range:
         """The indices of these entries (1 to 65,535 bytes each, 64 MiB together), sequenced as one batch under one checkpoint.
+        With `at` only if the log has that size.
 
         1. publish what a crashed process left, and read the head;
         2. hold the tree's right edge against its signed root, so that a damaged store is never signed over;
@@ -67,6 +69,8 @@ class Log:
         read: dict[Tile, bytes] = {}
         # 2
         head = self._verified_head(lambda tiles: self._remembered(tiles, read))
+        if at is not None and head.size != at:
+            raise TryLater(f"another process appended to {self.origin}, it has {head.size} entries now: look, and append again")
         if not entries:
             return range(head.size, head.size)
         # 3
@@ -102,6 +106,10 @@ class Log:
         if self._signer is not None:
             self._storage.publish()
         return self._head()
+
+    def root(self, size: int) -> bytes:
+        """The tree head of the first `size` entries, of the store's tiles. `FixInput` when the log is shorter."""
+        return self._proof(size, lambda: merkle.root_from_tiles(size, self._storage.tiles))
 
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """RFC 9162 §2.1.3 proof of leaf `index` in the tree of the first `size` leaves. `FixInput` outside of the log."""
@@ -148,7 +156,7 @@ class Log:
             read.update(zip(unread, self._storage.tiles(unread), strict=True))
         return [read[tile] for tile in tiles]
 
-    def _proof(self, size: int, prove: Callable[[], list[bytes]]) -> list[bytes]:
+    def _proof(self, size: int, prove: Callable[[], Proof]) -> Proof:
         try:
             return prove()
         except EvidenceInvalid as error:

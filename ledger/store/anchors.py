@@ -11,6 +11,7 @@ from ledger.core.contracts import Beacon
 from ledger.core.evidence import State
 from ledger.core.stateproof import parse_header
 from ledger.log.anchoring import AnchorRow
+from ledger.log.schedule import Anchored
 from ledger.store.engine import Store
 from ledger.store.schema import anchor, block_header
 
@@ -23,9 +24,45 @@ class AnchorStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def rows(self) -> list[AnchorRow]:
+    def rows(self, above: int = 0) -> list[AnchorRow]:
+        """The anchors larger than `above`, by size."""
+        query = select(anchor).where(anchor.c.new_size > above).order_by(anchor.c.new_size)
         with self._store.reading() as connection:
-            return [_row(row) for row in connection.execute(select(anchor).order_by(anchor.c.new_size))]
+            return [_row(row) for row in connection.execute(query)]
+
+    def row(self, new_size: int) -> AnchorRow | None:
+        with self._store.reading() as connection:
+            found = connection.execute(select(anchor).where(anchor.c.new_size == new_size)).one_or_none()
+        return None if found is None else _row(found)
+
+    def unsettled(self) -> list[AnchorRow]:
+        """The anchors without a proof, by size."""
+        query = select(anchor).where(anchor.c.proof.is_(None)).order_by(anchor.c.new_size)
+        with self._store.reading() as connection:
+            return [_row(row) for row in connection.execute(query)]
+
+    def proven(self, limit: int) -> list[AnchorRow]:
+        """The largest anchors with a proof, by size."""
+        query = select(anchor).where(anchor.c.proof.is_not(None)).order_by(anchor.c.new_size.desc()).limit(limit)
+        with self._store.reading() as connection:
+            return [_row(row) for row in connection.execute(query)][::-1]
+
+    def made(self, since: int) -> list[Anchored]:
+        """What was sent since a time (seconds since 1970) and is on chain, as a forecast needs it."""
+        columns = anchor.c
+        query = select(columns.sent, columns.new_size - columns.old_size, columns.gas_used, columns.fee_wei).where(
+            columns.sent >= since, columns.state != "sequenced"
+        )
+        with self._store.reading() as connection:
+            rows = connection.execute(query).all()
+        return [Anchored(sent, records, gas, None if fee is None else int(fee)) for sent, records, gas, fee in rows]
+
+    def last_sent(self) -> int | None:
+        """When the newest anchor on chain was sent."""
+        query = select(func.max(anchor.c.sent)).where(anchor.c.state != "sequenced")
+        with self._store.reading() as connection:
+            last: int | None = connection.execute(query).scalar_one()
+        return last
 
     def covering(self, log_index: int) -> AnchorRow | None:
         """The first final anchor whose tree has the leaf."""
@@ -51,6 +88,8 @@ class AnchorStore:
             "gas_used": row.gas_used,
             "state": row.state,
             "proof": row.proof.model_dump_json().encode() if row.proof else None,
+            "fee_wei": None if row.fee_wei is None else str(row.fee_wei),
+            "sent": row.sent,
         }
         with self._store.writing() as connection:
             connection.execute(delete(anchor).where(anchor.c.new_size == row.new_size))
@@ -76,6 +115,12 @@ class AnchorStore:
             return None
         header = parse_header(rlp)
         return Beacon(header.number, header.hash), header.timestamp
+
+    def included_size(self) -> int:
+        """The log size up to which records are in a block, as far as this store knows."""
+        query = select(func.max(anchor.c.new_size)).where(anchor.c.state != "sequenced")
+        with self._store.reading() as connection:
+            return connection.execute(query).scalar_one() or 0
 
     def final_size(self) -> int:
         """The log size up to which records are final on chain."""
@@ -106,4 +151,6 @@ def _row(row: Row[Any]) -> AnchorRow:
         row.block_time,
         row.gas_used,
         State.model_validate_json(row.proof) if row.proof else None,
+        None if row.fee_wei is None else int(row.fee_wei),
+        row.sent,
     )

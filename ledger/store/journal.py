@@ -116,6 +116,9 @@ class JournalStore(RecordReader):
         with self._store.reading() as connection:
             return [bytes(row.entry) for row in connection.execute(query)]
 
+    def depth(self) -> int:
+        return self.counts()[1]
+
     def note_indices(self, indices: Mapping[bytes, int]) -> None:
         columns = record.c
         with self._store.writing() as connection:

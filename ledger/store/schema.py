@@ -125,6 +125,18 @@ anchor = Table(
     Column("sent", BigInteger, comment="seconds since 1970"),
 )
 
+payment = Table(
+    "payment",
+    metadata,
+    Column("transaction", LargeBinary, primary_key=True, comment="hash"),
+    Column("nonce", BigInteger, nullable=False),
+    Column("sent", BigInteger, nullable=False, comment="seconds since 1970"),
+    Column("most_wei", Text, nullable=False, comment="the most that it can cost, decimal"),
+    Column("fee_wei", Text, comment="what it cost, decimal; null while no block is known to have it"),
+    Column("final", Integer, nullable=False, comment="1 once that cannot change any more"),
+    Index("payment_sent", "sent"),
+)
+
 block_header = Table(
     "block_header",
     metadata,

@@ -1,10 +1,10 @@
-"""Running the anchoring of a site: one process at a time, waiting as far as the caller asks."""
+"""One run of a site's anchoring: one process at a time, waiting as far as the caller asks."""
 
 from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,15 @@ from ledger.core.errors import NeedPermission, TryLater
 from ledger.core.trust import Block
 from ledger.log import Log
 from ledger.log.anchoring import ORDER, Anchoring, AnchorRow
+from ledger.log.sequencing import Sequencing
 from ledger.store.anchors import AnchorStore
 from ledger.store.journal import JournalStore
 from ledger.wiring import site as sites
 from ledger.wiring.site import Site
 
 POLL_S = 0.25
+RECENT = 500
+"""Proven anchors whose blocks are put into the trust file again, should a crash have come between."""
 
 
 @dataclass(frozen=True)
@@ -52,61 +55,71 @@ class SiteAnchoring:
     def __init__(
         self,
         site: Site,
-        carrier: Anchoring,
+        anchoring: Anchoring,
         log: Log,
         journal: JournalStore,
         anchors: AnchorStore,
         let_time_pass: Callable[[], None],
     ) -> None:
-        self._site, self._carrier, self._log = site, carrier, log
+        self._site, self._anchoring, self._log = site, anchoring, log
         self._journal, self._anchors = journal, anchors
         self._let_time_pass = let_time_pass
 
     def queued(self) -> int:
-        return self._journal.counts()[1]
+        return self._journal.depth()
 
     def sequence(self, progress: Callable[[int], None]) -> int:
-        return self._carrier.sequence(progress)
+        return Sequencing(self._log, self._journal).sequence(progress)
 
     def carry(self, *, wait: Literal["final", "included", "none"], timeout_s: float, publish_leaves: bool) -> Carried:
         """Anchors the log's head, again where a re-org took it away, until it is as far as `wait` says or the time is up."""
-        settled_before = {row.new_size for row in self._anchors.rows() if row.proof is not None}
+        before = self._anchors.unsettled()
+        above = min((row.new_size for row in before), default=self._anchors.final_size() + 1) - 1
+        known = {row.new_size for row in self._anchors.rows(above)} - {row.new_size for row in before}
         deadline = time.monotonic() + timeout_s
         while True:
-            self._carrier.submit(publish_leaves=publish_leaves)
-            self._carrier.settle()
-            rows = self._anchors.rows()
+            view = self._anchoring.look()
+            if self._anchoring.submit(view, int(time.time()), publish_leaves=publish_leaves):
+                view = self._anchoring.look()
+            proven = self._anchoring.settle(view)
+            trust_blocks(self._site, proven)
+            rows = self._anchors.rows(above)
             reached = self._is_reached(rows, wait)
             if reached or wait == "none" or time.monotonic() > deadline:
                 break
             self._let_time_pass()
             time.sleep(POLL_S)
-        self._trust_blocks(rows)
+        self._anchoring.settle_payments()
+        trust_blocks(self._site, self._anchors.proven(RECENT))
         size = self._log.head().size
-        anchored = max((row.new_size for row in rows if row.state != "sequenced"), default=0)
-        new = tuple(row for row in rows if row.new_size not in settled_before)
-        return Carried(size, anchored, new, reached or wait == "none")
+        new = tuple(row for row in rows if row.new_size not in known)
+        return Carried(size, self._anchors.included_size(), new, reached or wait == "none")
 
     def _is_reached(self, rows: list[AnchorRow], wait: str) -> bool:
+        """Whether the log's head is as far as it shall be, and with it what is below. An anchor in whose place another stands
+        does not count."""
         size = self._log.head().size
-        if size == 0:
-            return True
         wanted = ORDER.index("final" if wait == "final" else "included")
-        return bool(rows) and rows[-1].new_size == size and all(ORDER.index(row.state) >= wanted for row in rows)
+        far = [row for row in rows if ORDER.index(row.state) >= wanted]
+        covered = max((row.new_size for row in far), default=self._anchors.final_size())
+        return covered >= size and all(row in far or row.state == "sequenced" for row in rows)
 
-    def _trust_blocks(self, rows: list[AnchorRow]) -> None:
-        """The blocks of our own proofs go into the site's trust file: they are final, and this site saw them itself."""
-        trust = self._site.trust()
-        known = {block.hash for block in trust.blocks}
-        proven = [header for row in rows if row.proof is not None for header in (stateproof.parse_header(row.proof.header),)]
-        new = {header.number: header.hash for header in proven if header.hash not in known}
-        if new:
-            blocks = (*trust.blocks, *(Block(number=number, hash=new[number]) for number in sorted(new)))
-            sites.write_trust(self._site.trust_path, trust.model_copy(update={"blocks": blocks}))
+
+def trust_blocks(site: Site, rows: Sequence[AnchorRow]) -> None:
+    """The blocks of our own proofs go into the site's trust file: they are final, and this site saw them itself."""
+    headers = [stateproof.parse_header(row.proof.header) for row in rows if row.proof is not None]
+    if not headers:
+        return
+    trust = site.trust()
+    known = {block.hash for block in trust.blocks}
+    new = {header.number: header.hash for header in headers if header.hash not in known}
+    if new:
+        blocks = (*trust.blocks, *(Block(number=number, hash=new[number]) for number in sorted(new)))
+        sites.write_trust(site.trust_path, trust.model_copy(update={"blocks": blocks}))
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
+def only_one(path: Path, command: str = "`scanseal anchor`") -> Iterator[None]:
     """Holds a lock file. Raises TryLater where another process has it."""
     try:
         handle = path.open("w")
@@ -116,5 +129,5 @@ def only_one(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise TryLater("another `scanseal anchor` runs on this site: wait for it") from error
+            raise TryLater(f"another {command} runs on this site: wait for it") from error
         yield

@@ -205,8 +205,12 @@ def software() -> str:
 @contextmanager
 def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
     """A site's way from the journal to the chain; one process at a time."""
+    import time
+
+    from ledger.chain import FeePolicy
     from ledger.keys import signers
     from ledger.log.anchoring import Anchoring
+    from ledger.store.payments import PaymentStore
     from ledger.wiring import chain
     from ledger.wiring.anchors import SiteAnchoring, only_one
 
@@ -215,9 +219,11 @@ def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
     account = signers.load_account(opened_site.account_path, opened_site.passphrase())
     with only_one(opened_site.folder / "anchor.lock"), opened(opened_site) as store:
         log = store.log(to_write=True)
-        ledger = chain.connect(opened_site.rpc, trust, account)
-        carrier = Anchoring(log, store.journal, store.anchors, ledger, trust.logs[0].log_id, trust.anchor_log)
-        yield SiteAnchoring(opened_site, carrier, log, store.journal, store.anchors, lambda: chain.let_time_pass(opened_site))
+        payments = PaymentStore(store.store, time.time)
+        fees = FeePolicy(opened_site.anchoring.ceiling_wei)
+        ledger = chain.connect(opened_site.rpc, trust, account, fees=fees, outbox=payments)
+        ready = Anchoring(log, store.anchors, payments, ledger, trust.logs[0].log_id, trust.anchor_log)
+        yield SiteAnchoring(opened_site, ready, log, store.journal, store.anchors, lambda: chain.let_time_pass(opened_site))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from eth_account.signers.local import LocalAccount
 
 from ledger import chain
 from ledger.chain import Endpoint, Ledger, Nodes
-from ledger.chain.devnet import Devnet, Status, make_block
+from ledger.chain.devnet import CHAIN_ID, Devnet, Status, make_block
 from ledger.core.errors import FixInput, LedgerUnavailable
 from ledger.core.trust import Authority, Facts, Trust, TrustedLog
 from ledger.wiring import site as sites
@@ -28,9 +28,10 @@ def endpoints(urls: Sequence[str]) -> list[Endpoint]:
     return [Endpoint(url) for url in urls]
 
 
-def connect(urls: Sequence[str], trust: Trust, account: LocalAccount | None = None) -> Ledger:
-    """The trust file's ledger at these nodes, after they were asked whether they are the right chain."""
-    return Ledger.connect(endpoints(urls), trust, account)
+def connect(urls: Sequence[str], trust: Trust, account: LocalAccount | None = None, **options: Any) -> Ledger:
+    """The trust file's ledger at these nodes, after they were asked whether they are the right chain; `options` as
+    `Ledger.connect` has them."""
+    return Ledger.connect(endpoints(urls), trust, account, **options)
 
 
 class Asking:
@@ -108,6 +109,11 @@ def let_time_pass(site: Site) -> None:
     """Makes a devnet's next block, since it makes none without transactions; on any other chain nothing."""
     with suppress(LedgerUnavailable):
         make_block(Endpoint(site.rpc[0]))
+
+
+def is_devnet(trust: Trust) -> bool:
+    """Whether a chain may be one that makes no blocks by itself."""
+    return trust.chain_id == CHAIN_ID
 
 
 def _port(site: Site) -> int:

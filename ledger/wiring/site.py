@@ -1,6 +1,7 @@
 """A site's folder: where keys, certificates, the store and the trust file lie. `scanseal init` makes one.
 
 site.toml     name, RPC URLs, passphrase_file, four_eyes    keys/    account.json, log.pem, one file a device
+              and [anchoring] (docs/anchoring.md)
 trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
 store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
 """
@@ -12,11 +13,13 @@ import re
 import secrets
 import tomllib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ledger.core.errors import FixInput, NeedPermission
+from ledger.log.schedule import ETHER, GWEI, Policy
 
 if TYPE_CHECKING:
     from ledger.core.certificates import Certificate
@@ -40,6 +43,7 @@ class Site:
     rpc: tuple[str, ...]
     passphrase_file: str | None = None
     four_eyes: tuple[str, ...] = ()
+    anchoring: Policy = field(default_factory=Policy)
 
     @property
     def origin(self) -> str:
@@ -178,16 +182,35 @@ def open_site(folder: Path | None = None) -> Site:
 def read_site(folder: Path) -> Site:
     path = folder / "site.toml"
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(), parse_float=Decimal)
         four_eyes = tuple(str(what) for what in values.get("four_eyes", ()))
         if not set(four_eyes) <= set(FOUR_EYES):
             raise FixInput(f"{path}: four_eyes may name {', '.join(FOUR_EYES)}")
         rpc = tuple(str(url) for url in values.get("rpc", ()))
-        return Site(folder, str(values["name"]), rpc, values.get("passphrase_file"), four_eyes)
+        policy = _policy(path, values.get("anchoring", {}))
+        return Site(folder, str(values["name"]), rpc, values.get("passphrase_file"), four_eyes, policy)
     except OSError as error:
         raise FixInput(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise FixInput(f"{path}: not a site file ({error})") from error
+
+
+def _policy(path: Path, table: Any) -> Policy:
+    """The `[anchoring]` table. Raises FixInput."""
+    places = {"interval_s": ("interval_s", 1), "batch": ("batch", 1)}
+    places |= {"ceiling_gwei": ("ceiling_wei", GWEI), "budget_eth_per_day": ("budget_wei", ETHER)}
+    if not isinstance(table, dict):
+        raise FixInput(f"{path}: [anchoring] is a table with {', '.join(places)}")
+    found: dict[str, int] = {}
+    for name, value in table.items():
+        if name not in places:
+            raise FixInput(f"{path}: [anchoring] has no {name}; it has {', '.join(places)}")
+        member, unit = places[name]
+        is_number = isinstance(value, int | Decimal) and not isinstance(value, bool) and Decimal(value).is_finite()
+        if not is_number or value <= 0 or (unit == 1 and not isinstance(value, int)):
+            raise FixInput(f"{path}: [anchoring] {name} must be a {'whole ' if unit == 1 else ''}number above 0")
+        found[member] = max(1, int(value * unit))
+    return Policy(**found)
 
 
 def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bool) -> Site:

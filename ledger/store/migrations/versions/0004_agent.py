@@ -49,6 +49,16 @@ def upgrade() -> None:
         sa.Column("certificate", sa.LargeBinary, nullable=False, comment="DER"),
         sa.Column("forked", sa.LargeBinary, comment="a record that says otherwise of a slot"),
     )
+    op.create_table(
+        "payment",
+        sa.Column("transaction", sa.LargeBinary, primary_key=True, comment="hash"),
+        sa.Column("nonce", sa.BigInteger, nullable=False),
+        sa.Column("sent", sa.BigInteger, nullable=False, comment="seconds since 1970"),
+        sa.Column("most_wei", sa.Text, nullable=False, comment="the most that it can cost, decimal"),
+        sa.Column("fee_wei", sa.Text, comment="what it cost, decimal; null while no block is known to have it"),
+        sa.Column("final", sa.Integer, nullable=False, comment="1 once that cannot change any more"),
+    )
+    op.create_index("payment_sent", "payment", ["sent"])
     with op.batch_alter_table("anchor") as batch:
         batch.add_column(sa.Column("fee_wei", sa.Text, comment="what the transaction cost, decimal"))
         batch.add_column(sa.Column("sent", sa.BigInteger, comment="seconds since 1970"))

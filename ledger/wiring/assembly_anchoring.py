@@ -1,0 +1,110 @@
+"""The loop that anchors a site by itself, and how it stands, built. As `assembly`: imports what it uses when it uses it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ledger.core.errors import Stop, TryLater
+from ledger.wiring import site as sites
+from ledger.wiring.assembly import Opened, opened
+
+if TYPE_CHECKING:
+    import threading
+
+    from ledger.log.anchoring import Anchoring
+    from ledger.log.sequencing import Queue
+    from ledger.wiring.carrying import Carrier
+    from ledger.wiring.standing import Situation, Status
+
+GIVE_UP_S = 120.0
+"""How long the loop waits for one transaction before it looks at everything else again."""
+
+
+@contextmanager
+def carrying(site: Path | None, **options: Any) -> Iterator[Carrier]:
+    """A site's loop with a store of its own; `options` as `Carrier` has them."""
+    with opened(sites.open_site(site)) as store:
+        yield carrier(store, **options)
+
+
+def carrier(
+    store: Opened, queue: Queue | None = None, clock: Callable[[], float] = time.time, timeout_s: float = 20.0, **options: Any
+) -> Carrier:
+    """The loop for an open site. Needs no chain yet. `queue`: what is to be sequenced, the site's journal unless another knows
+    of more; `timeout_s`: how long a node may take for an answer."""
+    from ledger.chain import Endpoint, FeePolicy, Ledger
+    from ledger.keys import signers
+    from ledger.log.anchoring import Anchoring
+    from ledger.store.payments import PaymentStore
+    from ledger.wiring import chain
+    from ledger.wiring.anchors import trust_blocks
+    from ledger.wiring.carrying import Carrier
+
+    site, trust = store.site, store.site.trust()
+    account = signers.load_account(site.account_path, site.passphrase())
+    log = store.log(to_write=True)
+    payments = PaymentStore(store.store, clock)
+    fees = FeePolicy(site.anchoring.ceiling_wei, give_up_after_s=GIVE_UP_S)
+
+    def connect(stop: threading.Event) -> Anchoring:
+        endpoints = [Endpoint(url, timeout_s=timeout_s) for url in site.rpc]
+        ledger = Ledger.connect(endpoints, trust, account, fees=fees, outbox=payments, stop=stop)
+        return Anchoring(log, store.anchors, payments, ledger, trust.logs[0].log_id, trust.anchor_log)
+
+    is_devnet = chain.is_devnet(trust)
+    return Carrier(
+        log,
+        queue or store.journal,
+        store.anchors,
+        payments,
+        connect,
+        site.anchoring,
+        site.folder / "anchor.lock",
+        believe=lambda rows: trust_blocks(site, rows),
+        let_time_pass=(lambda: chain.let_time_pass(site)) if is_devnet else None,
+        clock=clock,
+        **({"settle_s": 1.0} if is_devnet else {}) | options,
+    )
+
+
+def log_status(site: Path | None) -> Status:
+    """How a site's anchoring stands, of its store and of a look at the chain; nothing is written, no key is opened."""
+    from ledger.store.payments import PaymentStore
+    from ledger.wiring.standing import Situation, Standing
+
+    here = sites.open_site(site)
+    with opened(here, read_only=True) as store:
+        log = store.log(to_write=False)
+        standing = Standing(log, store.journal, store.anchors, PaymentStore(store.store, time.time), here.anchoring, time.time)
+        try:
+            situation = _seen(store)
+        except Stop as error:
+            situation = Situation(stopped=str(error))
+        except TryLater as error:
+            situation = Situation(error=str(error))
+        status = standing.status(replace(situation, doing=""))
+        waiting = status.queued + status.log_size - status.anchored_size
+        return replace(status, doing=f"{waiting} records wait" if waiting else "every record is anchored")
+
+
+def _seen(store: Opened) -> Situation:
+    """What the chain says of this site's log and account."""
+    from ledger.wiring import chain
+    from ledger.wiring.standing import Situation
+
+    site, trust = store.site, store.site.trust()
+    ledger = chain.connect(site.rpc, trust)
+    anchored, size = ledger.anchored_size(trust.logs[0].log_id), store.log(to_write=False).head().size
+    stopped = None
+    if anchored > size:
+        stopped = f"the chain has an anchor for {anchored} records, this log has {size}: restore the newest copy of it"
+    account = None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        account = bytes.fromhex(json.loads(site.account_path.read_text())["address"])
+    return Situation(stopped=stopped, market=None if account is None else ledger.market(account))
