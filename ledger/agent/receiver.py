@@ -7,6 +7,7 @@ forwarded is byte for byte what was received (PS3.8, PS3.7 Annex C for the statu
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -59,11 +60,31 @@ class Listener:
     tls: ssl.SSLContext | None = None
     limit: int = 64
     idle_s: float = 60.0
+    maximum_pdu: int = 1 << 17
 
 
 Refused = Callable[[str, str], None]
 """Told of every refusal: source, and a word of why."""
 CommitmentHandler = Callable[[Any], tuple[int, Any]]
+
+
+def without_delay(event: Any) -> None:
+    """Sends small packets at once (Nagle's algorithm waits for the peer's delayed acknowledgement, 40 ms an image), and reads
+    large ones in large pieces, where pynetdicom asks the system for 4,096 bytes at a time."""
+    connection = event.assoc.dul.socket
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def recv(size: int) -> bytearray:
+        read = bytearray(size)
+        view, filled = memoryview(read), 0
+        while filled < size:
+            got = connection.socket.recv_into(view[filled:])
+            if not got:
+                return bytearray(view[:filled])
+            filled += got
+        return read
+
+    connection.recv = recv
 
 
 class Receiver:
@@ -85,11 +106,16 @@ class Receiver:
         if self._commitment:
             entity.add_supported_context(StorageCommitmentPushModel)
         entity.require_called_aet = True
+        entity.maximum_pdu_size = self._listener.maximum_pdu
         entity.maximum_associations = self._listener.limit
         entity.network_timeout = self._listener.idle_s
         entity.acse_timeout = min(30.0, self._listener.idle_s)
-        handlers: list[Any] = [(evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._store)]
-        handlers += [(event, handler) for event, handler in self._commitment.items()]
+        handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, without_delay),
+            (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_C_STORE, self._store),
+            *self._commitment.items(),
+        ]
         address = (self._listener.host, self._listener.port)
         try:
             self._server = entity.start_server(address, block=False, evt_handlers=handlers, ssl_context=self._listener.tls)

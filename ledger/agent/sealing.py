@@ -16,6 +16,8 @@ LOG = logging.getLogger(__name__)
 
 BATCH: Final = 64
 IDLE_S: Final = 2.0
+GATHER_S: Final = 0.3
+"""How long images are gathered after the first, so that one write of the journal is for many."""
 
 
 class Seals(Protocol):
@@ -45,11 +47,16 @@ class SealingWorker:
         self._thread.join(60.0)
 
     def _run(self) -> None:
+        gathered = False
         while not self._stop.is_set():
             self.wake.clear()
             try:
                 files = self._spool.book.to_seal(self._sources, now(), BATCH)
                 if files:
+                    if len(files) < BATCH and not gathered:
+                        gathered = not self._stop.wait(GATHER_S)
+                        continue
+                    gathered = False
                     self._seal(files)
                     continue
             except ScanSealError as error:

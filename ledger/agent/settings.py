@@ -186,7 +186,8 @@ def read_settings(path: Path) -> Settings:
     if not path.is_file():
         raise FixInput(f"{path}: no such file; `scanseal agent init` writes one to begin with")
     try:
-        return FromFile()
+        # Of a class that another process knows, too.
+        return Settings(**FromFile().model_dump())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -12,7 +12,6 @@ import errno
 import os
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,10 @@ class SpoolFull(TryLater):
     """There is less room than the spool is to leave free."""
 
 
+def nothing(step: str) -> None:
+    """What an agent does after a step when nobody asked."""
+
+
 def now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000
@@ -36,11 +39,11 @@ def now() -> int:
 class Spool:
     """A folder of received files, with its book. Threads may share it."""
 
-    def __init__(self, folder: Path, book: SpoolStore, min_free: int, keep_s: float, step: Steps = lambda _: None) -> None:
+    def __init__(self, folder: Path, book: SpoolStore, min_free: int, keep_s: float, step: Steps = nothing) -> None:
         self.folder, self.book, self._min_free, self._keep_s, self.step = folder, book, min_free, keep_s, step
         self.incoming = folder / "incoming"
-        self.wakes: list[threading.Event] = []
-        """Set whenever a file arrived."""
+        self.wakes: list[Callable[[], None]] = []
+        """Called whenever a file arrived; they don't wait."""
         try:
             self.incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -67,11 +70,12 @@ class Spool:
     def take(self, part: Path, source: str, *, forward: bool, seal: bool = True, name: str | None = None) -> bool:
         """Takes over a file that was written completely; on disk, and noted, when this returns. Whether it was new: one of a
         `name` that is known is not kept twice. Raises TryLater where there is no room: then nothing was taken."""
+        is_known = name is not None and self.book.knows(name)
         name = name or f"{source}-{secrets.token_hex(12)}.dcm"
         self.step("received")
         received, target = now(), self.folder / name
         try:
-            if self.book.knows(name):
+            if is_known:
                 part.unlink()
                 return False
             size = part.stat().st_size
@@ -91,7 +95,7 @@ class Spool:
             raise
         self.step("noted")
         for wake in self.wakes:
-            wake.set()
+            wake()
         return new
 
     def recover(self, forwards: Callable[[str], bool | None]) -> tuple[int, list[Spooled]]:

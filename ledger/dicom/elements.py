@@ -67,11 +67,13 @@ class Element(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """The transfer syntax UID of the file meta information, the offset of the data set, and MediaStorageSOPClassUID."""
+    """The transfer syntax UID of the file meta information, the offset of the data set, and the SOP class and instance UID that
+    the file meta information names."""
 
     transfer_syntax: str
     offset: int
     storage_class: str
+    instance: str
 
 
 def named(tag: int) -> str:
@@ -265,7 +267,7 @@ def read_meta(data: bytes) -> Meta | None:
         start = 0
     else:
         return None
-    pos, last, stated, syntax, storage_class = start, -1, None, "", ""
+    pos, last, stated, syntax, storage_class, instance = start, -1, None, "", "", ""
     while data[pos : pos + 2] == b"\x02\x00":
         if len(data) - pos < 12:
             raise Unreadable("the file meta information is cut off")
@@ -285,6 +287,8 @@ def read_meta(data: bytes) -> Meta | None:
             stated = pos + struct.unpack_from("<I", data, value)[0]
         elif number == 0x02:
             storage_class = data[value:pos].rstrip(b"\0 ").decode("latin-1")
+        elif number == 0x03:
+            instance = data[value:pos].rstrip(b"\0 ").decode("latin-1")
         elif number == 0x10:
             syntax = data[value:pos].rstrip(b"\0 ").decode("latin-1")
     if stated is not None and stated != pos:
@@ -293,7 +297,7 @@ def read_meta(data: bytes) -> Meta | None:
         raise Unreadable("the file meta information names no transfer syntax")
     if not _UID.fullmatch(syntax):
         raise Unreadable("the file meta information names a transfer syntax that is no UID")
-    return Meta(syntax, pos, storage_class)
+    return Meta(syntax, pos, storage_class, instance)
 
 
 def looks_like_data_set(start: bytes, size: int) -> bool:

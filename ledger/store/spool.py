@@ -90,8 +90,6 @@ class SpoolStore:
             "seal_after": 0,
         }
         with self._store.writing() as connection:
-            if connection.execute(select(spooled.c.number).where(spooled.c.name == name)).one_or_none() is not None:
-                return False
             try:
                 connection.execute(insert(spooled).values(row))
             except IntegrityError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.agent.agent import Agent, Part, Refusals
+from ledger.agent.association import Peer as Pacs
 from ledger.agent.folders import Folder, Watcher
-from ledger.agent.forwarding import Destination, Forwarder
+from ledger.agent.forwarding import Forwarder
 from ledger.agent.orthanc import Orthanc, Poller
 from ledger.agent.receiver import Listener, Peer, Receiver
 from ledger.agent.sealing import SealingWorker
@@ -24,7 +26,8 @@ from ledger.agent.settings import (
     client_tls,
     server_tls,
 )
-from ledger.agent.spool import Spool, Steps
+from ledger.agent.spool import Spool, Steps, nothing
+from ledger.agent.workers import Line, WorkerProcess
 from ledger.core.certificates import Device
 from ledger.core.errors import FixInput
 from ledger.keys import signers
@@ -34,7 +37,10 @@ from ledger.wiring.agent_seals import Acquirer, AgentSeals, Gateway
 from ledger.wiring.anchors import only_one
 from ledger.wiring.assembly import Opened, opened
 from ledger.wiring.beacons import Beacons
-from ledger.wiring.site import Site
+from ledger.wiring.site import Site, read_site
+
+SEALING_NICENESS = 10
+"""Sealing follows when it can: receiving and forwarding come first."""
 
 
 @dataclass(frozen=True)
@@ -43,38 +49,73 @@ class Running:
 
     agent: Agent
     spool: Spool
-    beacons: Beacons
     refusals: Refusals
-    forwarders: tuple[Forwarder, ...]
-    sealers: tuple[SealingWorker, ...]
-    receivers: tuple[Receiver, ...]
+    workers: tuple[WorkerProcess, ...]
+    ports: dict[str, Receiver]
 
 
 @contextmanager
-def agent(site: Site, settings: Settings, step: Steps = lambda _: None) -> Iterator[Running]:
-    """The agent, not yet running; one a site. Raises FixInput, NeedPermission, TryLater (another one runs)."""
+def agent(site: Site, settings: Settings, step: Steps = nothing) -> Iterator[Running]:
+    """The agent, not yet running; one a site. `step` is told of each numbered step, here and in the worker processes.
+
+    Raises FixInput, NeedPermission (before anything runs), TryLater (another one runs).
+    """
     with only_one(site.folder / "agent.lock", "`scanseal agent run`"), opened(site) as store:
-        yield _built(site, store, settings, step)
+        _Keys(site, store).check(settings)
+        for destination in settings.destination:
+            client_tls(destination.tls)
+        refusals = Refusals()
+        spool = _spool(site, store, settings, step)
+        workers = [WorkerProcess("seal", seal, (site.folder, settings, step), refusals.say)]
+        workers += [
+            WorkerProcess(f"forward to {one.name}", forward, (site.folder, settings, one.name, step), refusals.say)
+            for one in settings.destination
+        ]
+        spool.wakes += [worker.wake for worker in workers]
+        sources = {one.name: _source(one, spool, refusals) for one in settings.source}
+        sends = {source.name: source.destination is not None for source in settings.source}
+        ports = {name: part for name, part in sources.items() if isinstance(part, Receiver)}
+        running = Agent(spool, workers, list(sources.values()), sends.get)
+        yield Running(running, spool, refusals, tuple(workers), ports)
 
 
-def _built(site: Site, store: Opened, settings: Settings, step: Steps) -> Running:
-    refusals = Refusals()
+def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
+    """The sealing process: every source's files, with the keys that it names."""
+    os.nice(SEALING_NICENESS)
+    site = read_site(folder)
+    with opened(site) as store:
+        spool = _spool(site, store, settings, step)
+        keys = _Keys(site, store)
+        seals = {source.name: (keys.acquirer(source.device), keys.gateway(source.gateway)) for source in settings.source}
+        beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names)
+        workers = [
+            SealingWorker([name], AgentSeals(acquirer, gateway, beacons, settings.hash), spool, line.say)
+            for name, (acquirer, gateway) in seals.items()
+        ]
+        line.serve([beacons, *workers], [one.wake for one in workers], beacons.state)
+
+
+def forward(folder: Path, settings: Settings, name: str, step: Steps, line: Line) -> None:
+    """The process that sends to one destination."""
+    site = read_site(folder)
+    with opened(site) as store:
+        spool = _spool(site, store, settings, step)
+        one = next(one for one in settings.destination if one.name == name)
+        worker = forwarder(one, settings, spool, line.say)
+        line.serve([worker], [worker.wake], lambda: {"error": worker.last_error})
+
+
+def forwarder(one: PacsDestination, settings: Settings, spool: Spool, say: Callable[[str, str], None]) -> Forwarder:
+    """What sends to a destination, not yet running."""
+    sources = [source.name for source in settings.source if source.destination == one.name]
+    tls = client_tls(one.tls)
+    target = Pacs(one.name, one.host, one.port, one.ae_title, one.calling_ae_title, tls, one.timeout_s)
+    return Forwarder(target, sources, spool, say)
+
+
+def _spool(site: Site, store: Opened, settings: Settings, step: Steps) -> Spool:
     folder = settings.spool.folder if settings.spool.folder.is_absolute() else site.folder / settings.spool.folder
-    spool = Spool(folder, SpoolStore(store.store), settings.spool.min_free_mb << 20, settings.spool.keep_s, step)
-    keys = _Keys(site, store)
-    seals = {source.name: (keys.acquirer(source.device), keys.gateway(source.gateway)) for source in settings.source}
-    beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names)
-    sealers = tuple(
-        SealingWorker([name], AgentSeals(acquirer, gateway, beacons, settings.hash), spool, refusals.say)
-        for name, (acquirer, gateway) in seals.items()
-    )
-    forwarders = tuple(_forwarder(one, settings, spool, refusals) for one in settings.destination)
-    spool.wakes += [one.wake for one in forwarders] + [one.wake for one in sealers]
-    sources = [_source(one, spool, refusals) for one in settings.source]
-    receivers = tuple(one for one in sources if isinstance(one, Receiver))
-    sends = {source.name: source.destination is not None for source in settings.source}
-    running = Agent(spool, [beacons, *sealers, *forwarders], sources, sends.get)
-    return Running(running, spool, beacons, refusals, forwarders, sealers, receivers)
+    return Spool(folder, SpoolStore(store.store), settings.spool.min_free_mb << 20, settings.spool.keep_s, step)
 
 
 class _Keys:
@@ -85,6 +126,12 @@ class _Keys:
         self._trust = site.trust()
         self._sealers: dict[str, Sealer] = {}
         self.names: dict[bytes, str] = {}
+
+    def check(self, settings: Settings) -> None:
+        """Raises FixInput where a source names a key that is not here."""
+        for source in settings.source:
+            self.acquirer(source.device)
+            self.gateway(source.gateway)
 
     def acquirer(self, name: str | None) -> Acquirer | None:
         if name is None:
@@ -108,12 +155,6 @@ class _Keys:
 
 def _gateway(sealer: Sealer, store: Opened) -> Gateway:
     raise FixInput("gateway sources come with the next commit")
-
-
-def _forwarder(one: PacsDestination, settings: Settings, spool: Spool, refusals: Refusals) -> Forwarder:
-    sources = [source.name for source in settings.source if source.destination == one.name]
-    target = Destination(one.name, one.host, one.port, one.ae_title, one.calling_ae_title, client_tls(one.tls), one.timeout_s)
-    return Forwarder(target, sources, spool, refusals.say)
 
 
 def _source(one: Source, spool: Spool, refusals: Refusals) -> Part:

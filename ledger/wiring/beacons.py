@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ledger.core.contracts import Beacon
 from ledger.core.errors import LedgerUnavailable, NeedPermission, ScanSealError, TryLater
@@ -73,6 +73,12 @@ class Beacons:
         self._anchors.keep_header(header.number, header.hash, block.rlp)
         self.clock_behind_s = header.timestamp - time.time()
 
+    def state(self) -> dict[str, Any]:
+        """For the agent's status."""
+        behind = None if self.clock_behind_s is None else round(self.clock_behind_s)
+        barred = {self._keys[key]: one.barred for key, one in self._standing.items() if one.barred}
+        return {"error": self.last_error, "clock_behind_s": behind, "barred": barred}
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
@@ -81,6 +87,3 @@ class Beacons:
             except (LedgerUnavailable, ScanSealError) as error:
                 self.last_error = str(error)
             self._stop.wait(EVERY_S if self.last_error is None else 2.0)
-
-
-Say = Callable[[str, str], None]
