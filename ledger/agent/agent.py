@@ -47,6 +47,15 @@ class Refusals:
             self._said[part] = message
         LOG.warning("trouble", extra={"part": part, "reason": message})
 
+    def clear(self, part: str) -> None:
+        """A part's trouble is over."""
+        with self._lock:
+            self._said.pop(part, None)
+
+    def troubles(self) -> dict[str, str]:
+        with self._lock:
+            return dict(self._said)
+
     def counts(self) -> dict[tuple[str, str], int]:
         with self._lock:
             return dict(self._counts)

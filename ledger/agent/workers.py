@@ -113,6 +113,21 @@ class WorkerProcess:
             self.state = told
 
 
+class Loop:
+    """A `Part` of a function that runs until an event is set."""
+
+    def __init__(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=run, args=(self._stop,), name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(STOP_WITHIN_S / 2)
+
+
 class Line:
     """A worker's end: woken over it, telling over it, ended when it is cut."""
 
@@ -140,14 +155,14 @@ class Line:
         try:
             while True:
                 try:
-                    if self._connection.poll(5.0):
+                    self._tell_changes(state())
+                    if self._connection.poll(2.0):
                         if not os.read(self._connection.fileno(), 65_536):
                             return
                         for wake in wakes:
                             wake.set()
                 except OSError:
                     return
-                self._tell_changes(state())
         finally:
             for part in reversed(parts):
                 part.stop()

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ledger.agent.agent import Agent, Part, Refusals
 from ledger.agent.association import Peer as Pacs
 from ledger.agent.folders import Folder, Watcher
 from ledger.agent.forwarding import Forwarder
+from ledger.agent.health import Health, HealthServer
 from ledger.agent.orthanc import Orthanc, Poller
 from ledger.agent.receiver import Listener, Peer, Receiver
 from ledger.agent.sealing import SealingWorker
@@ -27,20 +29,25 @@ from ledger.agent.settings import (
     server_tls,
 )
 from ledger.agent.spool import Spool, Steps, nothing
-from ledger.agent.workers import Line, WorkerProcess
+from ledger.agent.workers import Line, Loop, WorkerProcess
 from ledger.core.certificates import Device
 from ledger.core.errors import FixInput
 from ledger.keys import signers
 from ledger.register import Sealer
 from ledger.store.spool import SpoolStore
+from ledger.wiring import logs
 from ledger.wiring.agent_seals import Acquirer, AgentSeals, Gateway
 from ledger.wiring.anchors import only_one
 from ledger.wiring.assembly import Opened, opened
+from ledger.wiring.assembly_anchoring import carrier as carrier_of
 from ledger.wiring.beacons import Beacons
 from ledger.wiring.site import Site, read_site
 
 SEALING_NICENESS = 10
 """Sealing follows when it can: receiving and forwarding come first."""
+
+
+ANCHORING = "anchor"
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,24 @@ class Running:
     refusals: Refusals
     workers: tuple[WorkerProcess, ...]
     ports: dict[str, Receiver]
+
+    def health(self) -> Health:
+        anchoring = next((worker.state for worker in self.workers if worker.name == ANCHORING), None)
+        alarms = [f"file lost: {self.agent.lost} files of the spool are gone"] if self.agent.lost else []
+        for worker in self.workers:
+            alarms += [f"key barred: {name} is {word} on chain" for name, word in worker.state.get("barred", {}).items()]
+        alarms += [f"{one['word']}: {one['detail']}" for one in (anchoring or {}).get("alarms", ())]
+        return Health(
+            time.time(),
+            self.spool.book.counts(),
+            self.spool.free(),
+            self.agent.lost,
+            self.refusals.counts(),
+            {worker.name: (worker.pid, worker.restarts) for worker in self.workers},
+            {worker.name: str(worker.state["error"]) for worker in self.workers if worker.state.get("error")},
+            tuple(alarms),
+            anchoring,
+        )
 
 
 @contextmanager
@@ -71,17 +96,23 @@ def agent(site: Site, settings: Settings, step: Steps = nothing) -> Iterator[Run
             WorkerProcess(f"forward to {one.name}", forward, (site.folder, settings, one.name, step), refusals.say)
             for one in settings.destination
         ]
+        if settings.anchor:
+            workers.append(WorkerProcess(ANCHORING, anchor, (site.folder,), refusals.say))
         spool.wakes += [worker.wake for worker in workers]
         sources = {one.name: _source(one, spool, refusals) for one in settings.source}
         sends = {source.name: source.destination is not None for source in settings.source}
         ports = {name: part for name, part in sources.items() if isinstance(part, Receiver)}
-        running = Agent(spool, workers, list(sources.values()), sends.get)
-        yield Running(running, spool, refusals, tuple(workers), ports)
+        parts: list[Part] = list(workers)
+        running = Running(Agent(spool, parts, list(sources.values()), sends.get), spool, refusals, tuple(workers), ports)
+        if settings.health.port:
+            parts.append(HealthServer(settings.health.host, settings.health.port, running.health))
+        yield running
 
 
 def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
     """The sealing process: every source's files, with the keys that it names."""
     os.nice(SEALING_NICENESS)
+    logs.configure("seal")
     site = read_site(folder)
     with opened(site) as store:
         spool = _spool(site, store, settings, step)
@@ -97,12 +128,27 @@ def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
 
 def forward(folder: Path, settings: Settings, name: str, step: Steps, line: Line) -> None:
     """The process that sends to one destination."""
+    logs.configure(f"forward to {name}")
     site = read_site(folder)
     with opened(site) as store:
         spool = _spool(site, store, settings, step)
         one = next(one for one in settings.destination if one.name == name)
         worker = forwarder(one, settings, spool, line.say)
         line.serve([worker], [worker.wake], lambda: {"error": worker.last_error})
+
+
+def anchor(folder: Path, line: Line) -> None:
+    """The process that carries the site's log to the chain."""
+    logs.configure(ANCHORING)
+    with opened(read_site(folder)) as store:
+        carrier = carrier_of(store)
+        loop = Loop(ANCHORING, carrier.run)
+
+        def state() -> dict[str, Any]:
+            status = carrier.status()
+            return status.as_json() | {"error": status.last_error}
+
+        line.serve([loop], [], state)
 
 
 def forwarder(one: PacsDestination, settings: Settings, spool: Spool, say: Callable[[str, str], None]) -> Forwarder:
