@@ -22,6 +22,9 @@ from ledger.wiring import site as sites
 from ledger.wiring.custody import enrolment_target, revocation_target
 from ledger.wiring.site import EYES, Site
 
+BLOCK_WAIT_S = 60.0
+"""How long a revocation waits for the chain's next block."""
+
 if TYPE_CHECKING:
     from ledger.chain import Ledger
 
@@ -144,11 +147,26 @@ def revoke_device(folder: Path | None, name: str, compromised_since: int | None)
     chain = _chain(site, site.passphrase())
     _require_approvals(site, chain, "revocation", revocation_target(key), f"revoke:{name}")
     if compromised_since is None:
-        newest = chain.heights().included
-        compromised_since = max(int(time.time()), chain.blocks([newest])[newest].header.timestamp + 1)
+        compromised_since = max(int(time.time()), _chain_time(chain) + 1)
+        _wait_for_block(site, chain, compromised_since)
     block = chain.revoke(key, compromised_since).block_number
     _note_key(site, key, compromised_since=chain.key_state(key).compromised_since)
     return {"what": "revoked", "name": name, "key": "0x" + key.hex(), "block": block, "compromised_since": compromised_since}
+
+
+def _chain_time(chain: Ledger) -> int:
+    newest = chain.heights().included
+    return chain.blocks([newest])[newest].header.timestamp
+
+
+def _wait_for_block(site: Site, chain: Ledger, until: int) -> None:
+    """Until the chain's own time is there: the contract takes no date that is ahead of it."""
+    from ledger.wiring.chain import let_time_pass
+
+    deadline = time.monotonic() + BLOCK_WAIT_S
+    while _chain_time(chain) < until and time.monotonic() < deadline:
+        let_time_pass(site)
+        time.sleep(0.2)
 
 
 def certified(site: Site, name: str) -> Certificate:
