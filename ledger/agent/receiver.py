@@ -27,6 +27,8 @@ LOG = logging.getLogger(__name__)
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
 """PS3.4 Table B.2-1: Refused: Out of Resources."""
+NOT_AUTHORISED: Final = 0x0124
+"""PS3.7 Annex C.5.10: Refused: Not Authorized."""
 NOT_RECOGNISED: Final = (0x01, 0x01, 0x03)
 """PS3.8 §9.3.4: rejected for good, by the user of the service, calling AE title not recognised."""
 LIMIT_EXCEEDED: Final = (0x02, 0x03, 0x02)
@@ -61,6 +63,8 @@ class Listener:
     limit: int = 64
     idle_s: float = 60.0
     maximum_pdu: int = 1 << 17
+    reporters: tuple[Peer, ...] = ()
+    """Who may associate to report on storage commitment, and store nothing."""
 
 
 Refused = Callable[[str, str], None]
@@ -104,7 +108,7 @@ class Receiver:
             entity.add_supported_context(UID(context.abstract_syntax or ""), list(AllTransferSyntaxes))
         entity.add_supported_context(Verification)
         if self._commitment:
-            entity.add_supported_context(StorageCommitmentPushModel)
+            entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         entity.require_called_aet = True
         entity.maximum_pdu_size = self._listener.maximum_pdu
         entity.maximum_associations = self._listener.limit
@@ -138,7 +142,7 @@ class Receiver:
     def _requested(self, event: Any) -> None:
         requestor = event.assoc.requestor
         calling = str(requestor.primitive.calling_ae_title).strip()
-        if not any(peer.admits(calling, requestor.address) for peer in self._listener.allow):
+        if not any(peer.admits(calling, requestor.address) for peer in (*self._listener.allow, *self._listener.reporters)):
             self._reject(event, NOT_RECOGNISED, "not allowed")
             return
         try:
@@ -153,6 +157,10 @@ class Receiver:
     def _store(self, event: Any) -> int:
         """The answer is given when the image cannot be lost any more."""
         source = self._listener.source
+        requestor = event.assoc.requestor
+        if not any(peer.admits(requestor.ae_title.strip(), requestor.address) for peer in self._listener.allow):
+            self._refused(source, "not allowed")
+            return NOT_AUTHORISED
         try:
             self._spool.check_room()
             self._spool.take(Path(event.dataset_path), source, forward=self._listener.forward)

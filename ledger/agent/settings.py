@@ -59,6 +59,15 @@ class _Source(_Part):
         return self
 
 
+class Reply(_Part):
+    """A modality that asks for storage commitment."""
+
+    host: str
+    port: Port
+    ae_title: AETitle
+    tls: Tls | None = None
+
+
 class DicomSource(_Source):
     """A port on which a C-STORE SCP listens."""
 
@@ -70,8 +79,8 @@ class DicomSource(_Source):
     tls: Tls | None = None
     associations: Annotated[int, Field(ge=1, le=1000)] = 64
     idle_s: Seconds = 60.0
-    reply_to: str | None = None
-    """HOST:PORT:AETITLE of the modality, for results of storage commitment."""
+    reply_to: Reply | None = None
+    """Where the modality takes reports of storage commitment."""
 
     @model_validator(mode="after")
     def _is_bounded(self) -> DicomSource:
@@ -80,6 +89,8 @@ class DicomSource(_Source):
                 f"source {self.name}: an acquiring source names in `allow` the modality's AE title and address: "
                 "what anybody may send is nobody's acquisition"
             )
+        if self.reply_to is not None and self.destination is None:
+            raise ValueError(f"source {self.name}: storage commitment is the PACS's: reply_to needs a destination")
         if self.tls is not None and not (self.tls.certificate and self.tls.key):
             raise ValueError(f"source {self.name}: tls needs a certificate and a key")
         return self

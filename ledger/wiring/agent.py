@@ -12,6 +12,7 @@ from typing import Any
 
 from ledger.agent.agent import Agent, Part, Refusals
 from ledger.agent.association import Peer as Pacs
+from ledger.agent.commitment import Commitment, Route
 from ledger.agent.folders import Folder, Watcher
 from ledger.agent.forwarding import Forwarder
 from ledger.agent.health import Health, HealthServer
@@ -99,10 +100,11 @@ def agent(site: Site, settings: Settings, step: Steps = nothing) -> Iterator[Run
         if settings.anchor:
             workers.append(WorkerProcess(ANCHORING, anchor, (site.folder,), refusals.say))
         spool.wakes += [worker.wake for worker in workers]
-        sources = {one.name: _source(one, spool, refusals) for one in settings.source}
+        commitment = Commitment(_routes(settings), spool, refusals.say)
+        sources = {one.name: _source(one, spool, refusals, commitment, settings) for one in settings.source}
         sends = {source.name: source.destination is not None for source in settings.source}
         ports = {name: part for name, part in sources.items() if isinstance(part, Receiver)}
-        parts: list[Part] = list(workers)
+        parts: list[Part] = [*workers, commitment]
         running = Running(Agent(spool, parts, list(sources.values()), sends.get), spool, refusals, tuple(workers), ports)
         if settings.health.port:
             parts.append(HealthServer(settings.health.host, settings.health.port, running.health))
@@ -154,9 +156,7 @@ def anchor(folder: Path, line: Line) -> None:
 def forwarder(one: PacsDestination, settings: Settings, spool: Spool, say: Callable[[str, str], None]) -> Forwarder:
     """What sends to a destination, not yet running."""
     sources = [source.name for source in settings.source if source.destination == one.name]
-    tls = client_tls(one.tls)
-    target = Pacs(one.name, one.host, one.port, one.ae_title, one.calling_ae_title, tls, one.timeout_s)
-    return Forwarder(target, sources, spool, say)
+    return Forwarder(_pacs(one), sources, spool, say)
 
 
 def _spool(site: Site, store: Opened, settings: Settings, step: Steps) -> Spool:
@@ -203,7 +203,25 @@ def _gateway(sealer: Sealer, store: Opened) -> Gateway:
     raise FixInput("gateway sources come with the next commit")
 
 
-def _source(one: Source, spool: Spool, refusals: Refusals) -> Part:
+def _routes(settings: Settings) -> tuple[Route, ...]:
+    """The sources whose modality asks for storage commitment."""
+    pacs = {one.name: _pacs(one) for one in settings.destination}
+    routes = []
+    for one in settings.source:
+        if isinstance(one, DicomSource) and one.reply_to is not None and one.destination is not None:
+            to = one.reply_to
+            modality = Pacs(
+                f"the modality of {one.name}", to.host, to.port, to.ae_title, one.ae_title, client_tls(to.tls), 30.0
+            )
+            routes.append(Route(one.name, modality, pacs[one.destination]))
+    return tuple(routes)
+
+
+def _pacs(one: PacsDestination) -> Pacs:
+    return Pacs(one.name, one.host, one.port, one.ae_title, one.calling_ae_title, client_tls(one.tls), one.timeout_s)
+
+
+def _source(one: Source, spool: Spool, refusals: Refusals, commitment: Commitment, settings: Settings) -> Part:
     forward = one.destination is not None
     if isinstance(one, FolderSource):
         return Watcher(Folder(one.name, one.path, forward, one.settle_s, one.remove), spool, refusals.say)
@@ -213,15 +231,33 @@ def _source(one: Source, spool: Spool, refusals: Refusals) -> Part:
         url = one.url.rstrip("/")
         ca = str(one.ca_file) if one.ca_file else None
         return Poller(Orthanc(one.name, url, forward, one.user, password, allow, one.poll_s, ca), spool, refusals.say)
-    return _receiver(one, forward, allow, spool, refusals.count)
+    return _receiver(one, forward, allow, spool, refusals.count, commitment, settings)
 
 
 def _receiver(
-    one: DicomSource, forward: bool, allow: tuple[Peer, ...], spool: Spool, refused: Callable[[str, str], None]
+    one: DicomSource,
+    forward: bool,
+    allow: tuple[Peer, ...],
+    spool: Spool,
+    refused: Callable[[str, str], None],
+    commitment: Commitment,
+    settings: Settings,
 ) -> Receiver:
-    tls = server_tls(one.tls)
-    listener = Listener(one.name, one.host, one.port, one.ae_title, allow, forward, tls, one.associations, one.idle_s)
-    return Receiver(listener, spool, refused)
+    tls, asks = server_tls(one.tls), one.reply_to is not None
+    reporters = tuple(Peer(pacs.ae_title) for pacs in settings.destination if asks and pacs.name == one.destination)
+    listener = Listener(
+        one.name,
+        one.host,
+        one.port,
+        one.ae_title,
+        allow,
+        forward,
+        tls,
+        one.associations,
+        one.idle_s,
+        reporters=reporters,
+    )
+    return Receiver(listener, spool, refused, commitment.handlers(one.name) if asks else None)
 
 
 def _password(path: Path | None) -> str | None:

@@ -15,12 +15,12 @@ from tests.journeys.conftest import free_port
 
 
 class Orthanc:
-    def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, dicom_port: int) -> None:
+        self.url, self.dicom_port = f"http://127.0.0.1:{port}", dicom_port
 
     def call(self, path: str, body: bytes | None = None) -> bytes:
         """The answer to a GET, or with a body to a POST."""
-        request = urllib.request.Request(self._url + path, data=body, method="GET" if body is None else "POST")
+        request = urllib.request.Request(self.url + path, data=body, method="GET" if body is None else "POST")
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read()
 
@@ -34,10 +34,11 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Orthanc]:
-    """A running Orthanc that keeps its data in a folder."""
+def orthanc(folder: Path, modalities: dict[str, list[object]] | None = None, **more: object) -> Iterator[Orthanc]:
+    """A running Orthanc that keeps its data in a folder, and takes C-STORE from anybody on this machine. `modalities`: name ->
+    [AE title, host, port]; `more`: other settings."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port, dicom_port = free_port(), free_port()
     settings = {
         "Name": "test",
         "StorageDirectory": str(folder / "db"),
@@ -45,15 +46,20 @@ def orthanc(folder: Path) -> Iterator[Orthanc]:
         "Plugins": [],
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": True,
+        "DicomPort": dicom_port,
+        "DicomAet": "ORTHANC",
+        "DicomCheckCalledAet": False,
+        "DicomAlwaysAllowStore": True,
+        "DicomModalities": modalities or {},
         "HttpPort": port,
-    }
+    } | more
     (folder / "orthanc.json").write_text(json.dumps(settings))
     environment = os.environ | {"TCP_NODELAY": "1"}
     process = subprocess.Popen(
         ["Orthanc", str(folder / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
-    server = Orthanc(port)
+    server = Orthanc(port, dicom_port)
     try:
         for _ in range(200):
             try:
