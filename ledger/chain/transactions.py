@@ -163,13 +163,15 @@ class Sender:
         call: dict[str, str] = {"from": self._account.address, "data": hexadecimal(data)}
         if to is not None:
             call["to"] = hexadecimal(to)
+        # In the place of a stuck transaction it builds on the chain without that one; nodes differ in what they take by default.
+        at = () if self._outbox is None else ("latest",)
         node = self._endpoints[0]
         chain, used, nonce, gas, block, tip, price = node.batch(
             [
                 Call("eth_chainId"),
                 Call("eth_getTransactionCount", (self._account.address, "latest")),
                 Call("eth_getTransactionCount", (self._account.address, "pending")),
-                Call("eth_estimateGas", (call,)),
+                Call("eth_estimateGas", (call, *at)),
                 Call("eth_getBlockByNumber", ("latest", False)),
                 Call("eth_maxPriorityFeePerGas"),
                 Call("eth_gasPrice"),

@@ -228,12 +228,12 @@ class Anchoring:
                 self._book.put(replace(row, state=view.state(row.block_number or 0)))
         return proven
 
-    def settle_payments(self) -> None:
-        """Asks what the transactions cost that were sent. One of which no block has a trace costs nothing only when a final
-        block has another transaction with its nonce."""
+    def settle_payments(self) -> int:
+        """Asks what the transactions cost that were sent; returns how many are in blocks that are not final yet. One of which
+        no block has a trace costs nothing only when a final block has another transaction with its nonce."""
         sent = self._purse.open()
         if not sent:
-            return
+            return 0
         next_nonce, found = self._chain.payments([one.transaction for one in sent])
         for one, payment in zip(sent, found, strict=True):
             if payment is not None:
@@ -244,6 +244,7 @@ class Anchoring:
                 self._purse.settle(one.transaction, 0, is_final=True)
             elif one.fee_wei is not None:
                 self._purse.settle(one.transaction, None, is_final=False)
+        return sum(payment is not None and not payment.is_final for payment in found)
 
     def _not_there(self, row: AnchorRow) -> None:
         if row.state != "sequenced":
@@ -260,6 +261,7 @@ class Anchoring:
             raise _forked(row.new_size)
         updated = replace(
             row,
+            old_size=seen.old_size,  # another process with this store may have anchored it, on top of another head
             beacons=seen.beacons,
             state=seen.state,
             block_number=seen.block_number,

@@ -14,6 +14,8 @@ GWEI: Final = 10**9
 ETHER: Final = 10**18
 USUAL_GAS: Final = 80_000
 """Of an anchor, before this log has made any (docs/performance.md: 55,623 and a first one somewhat more)."""
+LEAST_SPAN_S: Final = 3600
+"""The shortest time that a rate is taken from: the first minutes of a site tell little about its days."""
 LOOK_AGAIN_S: Final = 15
 """A price that is too high is asked for again after this, a little more than one block of a public chain."""
 
@@ -128,7 +130,7 @@ def forecast(
     """
     recent = [one for one in anchors if one.sent > now - DAY_S]
     first = min((one.sent for one in recent), default=now)
-    span_s = min(max(now - first, policy.interval_s), DAY_S)
+    span_s = min(max(now - first, LEAST_SPAN_S), DAY_S)
     rate = (sum(one.records for one in recent) + pending) / span_s
     per_day = 0.0
     if rate > 0:

@@ -60,13 +60,14 @@ class Carrier:
         clock: Callable[[], float] = time.time,
         tick_s: float = TICK_S,
         settle_s: float = SETTLE_S,
+        look_s: float = LOOK_S,
         retry_s: tuple[float, float] = (FIRST_RETRY_S, LAST_RETRY_S),
     ) -> None:
         self._log, self._anchors, self._payments = log, anchors, payments
         self._sequencing = Sequencing(log, queue)
         self._connect, self._policy, self._lock = connect, policy, lock
         self._believe, self._let_time_pass, self._clock = believe, let_time_pass, clock
-        self._tick_s, self._settle_s, self._retry_s = tick_s, settle_s, retry_s
+        self._tick_s, self._settle_s, self._look_s, self._retry_s = tick_s, settle_s, look_s, retry_s
         self._standing = Standing(log, queue, anchors, payments, policy, clock)
         self._situation = Situation()
         self._sequencing_error: str | None = None
@@ -74,7 +75,8 @@ class Carrier:
         self._wake = threading.Event()
         self._anchoring: Anchoring | None = None
         self._waiting_since: float | None = None
-        self._began = False
+        self._owes = False
+        self._sequenced = self._began = False
         self._hold_until = 0.0
         self._failures = 0
         self._not_before = self._settle_at = self._look_at = 0.0
@@ -123,6 +125,7 @@ class Carrier:
             self._sequencing_error = _words(error)
             return False
         self._sequencing_error = None
+        self._sequenced = True
         return True
 
     # ---- onto the chain ---------------------------------------------------------------------------------------------
@@ -156,13 +159,14 @@ class Carrier:
     def _turn(self, stop: threading.Event) -> None:
         if time.monotonic() < self._not_before:
             return
-        now = self._clock()
+        now, has_sequenced = self._clock(), self._sequenced
         pending = self._log.head().size - self._anchors.included_size()
         unsettled = self._anchors.unsettled()
         self._note_waiting(pending, unsettled, now)
-        due = self._policy.due_at(pending, self._waiting_since or now)
+        self._began = has_sequenced
+        due = self._policy.due_at(pending, self._oldest(now))
         is_due = due is not None and max(due, self._hold_until) <= now
-        is_settling = bool(unsettled) and time.monotonic() >= self._settle_at
+        is_settling = (bool(unsettled) or self._owes) and time.monotonic() >= self._settle_at
         if not is_due and not is_settling and time.monotonic() < self._look_at:
             self._plan(pending, due)
             return
@@ -172,9 +176,9 @@ class Carrier:
         self._step(errors, self._settle_costs)
         if is_due:
             self._step(errors, lambda anchoring: self._anchor(anchoring, view, now))
-        if self._let_time_pass is not None and self._anchors.unsettled():
+        if self._let_time_pass is not None and (self._owes or self._anchors.unsettled()):
             self._let_time_pass()
-        self._look_at = time.monotonic() + LOOK_S
+        self._look_at = time.monotonic() + self._look_s
         self._settle_at = time.monotonic() + self._settle_s
         if errors:
             raise errors[0]
@@ -205,7 +209,7 @@ class Carrier:
             self._believe(proven)
 
     def _settle_costs(self, anchoring: Anchoring) -> None:
-        anchoring.settle_payments()
+        self._owes = anchoring.settle_payments() > 0
         self._situation = replace(self._situation, market=anchoring.market())
 
     def _anchor(self, anchoring: Anchoring, view: View, now: float) -> None:
@@ -218,7 +222,7 @@ class Carrier:
         used = estimated_gas(self._anchors.made(int(now) - FORECAST_DAYS * DAY_S))
         # The sender leaves the same room above an estimate.
         gas = used * 5 // 4 + 10_000
-        decision = decide(self._policy, now, pending, self._waiting_since or now, spent, market.price_wei, gas)
+        decision = decide(self._policy, now, pending, self._oldest(now), spent, market.price_wei, gas)
         over = decision.cause == "price"
         self._situation = replace(
             self._situation,
@@ -233,7 +237,11 @@ class Carrier:
             return
         if anchoring.submit(view, int(now), most_wei=decision.most_wei):
             self._waiting_since = now  # what came while it was sent waits since then
+            self._owes = True
             self._settle(anchoring, anchoring.look())
+
+    def _oldest(self, now: float) -> float:
+        return now if self._waiting_since is None else self._waiting_since
 
     def _note_waiting(self, pending: int, unsettled: Sequence[AnchorRow], now: float) -> None:
         """Since when the oldest record waits for its anchor. What waits when the loop starts waits since the last anchor."""
@@ -245,7 +253,6 @@ class Carrier:
             self._waiting_since = min([start, *lost])
         if self._waiting_since is not None:
             self._waiting_since = min(self._waiting_since, now)  # the clock may be set back
-        self._began = True
 
     def _plan(self, pending: int, due: float | None) -> None:
         """What happens next, while there is nothing to do yet."""
