@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ledger.cli.output import OUT, iso, moment, plain, write_json
+from ledger.cli.tokens import (
+    ExistingKeyOption,
+    KeyIdOption,
+    KeyLabelOption,
+    PinEnvOption,
+    PinFileOption,
+    Pkcs11Option,
+    TokenOption,
+    on_token,
+)
 from ledger.cli.verifying import JsonOption, SiteOption
 from ledger.core.errors import FixInput
 from ledger.wiring import assembly
@@ -126,11 +136,20 @@ def device_request(
         str | None, typer.Option("--person", help="A person's key instead: the printed name, as signatures show it.")
     ] = None,
     at: Annotated[str | None, typer.Option("--at", help="The site that it stands at, where that is not this one.")] = None,
-    curve: Annotated[Curve, typer.Option(help="secp256k1 (keystore v3) or p256 (PEM).")] = "secp256k1",
+    curve: Annotated[
+        Curve, typer.Option(help="secp256k1 (keystore v3) or p256 (PEM); a token may know p256 only.")
+    ] = "secp256k1",
+    pkcs11: Pkcs11Option = None,
+    token: TokenOption = None,
+    key_label: KeyLabelOption = None,
+    key_id: KeyIdOption = None,
+    pin_file: PinFileOption = None,
+    pin_env: PinEnvOption = None,
+    existing_key: ExistingKeyOption = False,
     site: SiteOption = None,
     json: JsonOption = False,
 ) -> None:
-    """At the device: make a key and a certificate request for the registrar. The key never leaves this machine.
+    """At the device: make a key and a certificate request for the registrar. The key never leaves this machine, or its token.
 
     A gateway, an archive or a reading room has a key as a device has; a person who signs has one with --person.
 
@@ -149,10 +168,17 @@ def device_request(
         lambda here: (
             Person(person, at or here) if person is not None else Device(manufacturer, model, serial, ae_title, at or here)
         ),
+        on_token(pkcs11, token, key_label, key_id, pin_file, pin_env, existing_key),
     )
     if json:
         write_json(made)
         return
+    if "token" in made:
+        OUT.print(f"the key is on the token {plain(str(made['token']))}, and cannot be taken out")
+        if not made["never_outside"]:
+            OUT.print(
+                "[bold yellow]it was not made there, or could be taken out once: a copy may exist elsewhere[/bold yellow]"
+            )
     OUT.print(f"key {made['key']}, request {plain(str(made['request']))}")
     OUT.print(f"next, by the registrar: [bold]scanseal device approve {plain(str(made['request']))}[/bold]")
 
@@ -214,16 +240,26 @@ def device_rotate(
     name: Annotated[str, typer.Argument(help="The device whose key is replaced.")],
     new_name: Annotated[str, typer.Argument(help="A name for the new key, such as ct1-2027.")],
     curve: Annotated[Curve, typer.Option(help="secp256k1 or p256.")] = "secp256k1",
+    pkcs11: Pkcs11Option = None,
+    token: TokenOption = None,
+    key_label: KeyLabelOption = None,
+    key_id: KeyIdOption = None,
+    pin_file: PinFileOption = None,
+    pin_env: PinEnvOption = None,
+    existing_key: ExistingKeyOption = False,
     site: SiteOption = None,
     json: JsonOption = False,
 ) -> None:
     """Replace a device's key: the old one is retired, the new one enrolled with the same roles, in one transaction.
 
+    A key on a token is followed by one on the same token, unless another is named.
+
     Example: [bold]scanseal device rotate ct1 ct1-2027[/bold]
     """
     from ledger.wiring import devices
 
-    _changed(devices.rotate_device(site, name, new_name, curve), json)
+    place = on_token(pkcs11, token, key_label, key_id, pin_file, pin_env, existing_key)
+    _changed(devices.rotate_device(site, name, new_name, curve, place), json)
 
 
 @device_app.command("retire")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,13 +10,15 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import Buffer
 from cryptography.x509.oid import NameOID
 
 from ledger.core import certificates
 from ledger.core.certificates import Certificate, Holder, Person
-from ledger.core.errors import FixInput
-from ledger.keys.signers import SoftwareSigner, load_pem, write_secret
+from ledger.core.errors import FixInput, Stop
+from ledger.keys.signers import Signer, load_pem, write_secret
 
 CA_YEARS = 20
 DEVICE_YEARS = 12
@@ -95,15 +98,55 @@ def load_authority(folder: Path, passphrase: str) -> Authority:
     return Authority(certificate, private_key)
 
 
-def request(holder: Holder, signer: SoftwareSigner) -> bytes:
+def request(holder: Holder, signer: Signer) -> bytes:
     """A certificate request (PKCS#10, DER) for a device or person, signed by its key: proof that the requester has it."""
     return (
         x509.CertificateSigningRequestBuilder()
         .subject_name(_subject(holder))
         .add_extension(_name(holder), critical=False)
-        .sign(signer.private_key, hashes.SHA256())
+        .sign(_Requester(signer), hashes.SHA256())
         .public_bytes(Encoding.DER)
     )
+
+
+class _Requester(ec.EllipticCurvePrivateKey):
+    """A signer as `cryptography` wants a private key: it signs a request, wherever the key is, and has nothing to give away."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self._public = serialization.load_der_public_key(signer.public_key_der)
+
+    def sign(self, data: Buffer, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:  # noqa: ARG002
+        signature = self._signer.sign(hashlib.sha256(data).digest())
+        return encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        if not isinstance(self._public, ec.EllipticCurvePublicKey):
+            raise FixInput("a request is signed by an elliptic curve key")
+        return self._public
+
+    @property
+    def curve(self) -> ec.EllipticCurve:
+        return self.public_key().curve
+
+    @property
+    def key_size(self) -> int:
+        return self.curve.key_size
+
+    def exchange(self, *_: object, **__: object) -> bytes:
+        raise Stop("a device's key signs and does nothing else")
+
+    def private_numbers(self) -> ec.EllipticCurvePrivateNumbers:
+        raise Stop("a device's key is not given away")
+
+    def private_bytes(self, *_: object, **__: object) -> bytes:
+        raise Stop("a device's key is not given away")
+
+    def __copy__(self) -> _Requester:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Requester:
+        return self
 
 
 def read_request(der: bytes) -> tuple[x509.CertificateSigningRequest, Holder]:

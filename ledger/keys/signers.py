@@ -1,4 +1,5 @@
-"""Device keys on disk: secp256k1 in an encrypted keystore v3 (`.json`), P-256 in an encrypted PKCS#8 PEM (`.pem`)."""
+"""Device keys on disk: secp256k1 in an encrypted keystore v3 (`.json`), P-256 in an encrypted PKCS#8 PEM (`.pem`), or the file
+that names a key in hardware (`.pkcs11.toml`)."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ from ledger.core.errors import FixInput, NeedPermission
 from ledger.core.signatures import key_id, low_s
 
 Curve = Literal["secp256k1", "p256"]
+IN_HARDWARE = ".pkcs11.toml"
+SUFFIXES = (".json", ".pem", IN_HARDWARE)
 _PREHASHED = ec.ECDSA(Prehashed(hashes.SHA256()))
 
 
@@ -59,18 +62,31 @@ def new_key(curve: Curve) -> SoftwareSigner:
 
 
 def save(signer: SoftwareSigner, path: Path, passphrase: str) -> Path:
-    """Writes the key, encrypted, to `path` with the suffix of its kind; never over an existing file. Returns the file's
+    """Writes the key, encrypted, with the suffix of its kind after `path`; never over an existing file. Returns the file's
     path."""
     if signer.private_key.curve.name == "secp256k1":
         secret = signer.private_key.private_numbers().private_value.to_bytes(32, "big")
-        return write_secret(path.with_suffix(".json"), json.dumps(Account.encrypt(secret, passphrase)).encode())
+        return write_secret(path.with_name(path.name + ".json"), json.dumps(Account.encrypt(secret, passphrase)).encode())
     pem = signer.private_key.private_bytes(
         Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase.encode())
     )
-    return write_secret(path.with_suffix(".pem"), pem)
+    return write_secret(path.with_name(path.name + ".pem"), pem)
 
 
-def load(path: Path, passphrase: str) -> SoftwareSigner:
+def load(path: Path, passphrase: str) -> Signer:
+    """The key of a keystore v3 or PEM file, or in hardware, where the passphrase is of no use.
+
+    Raises FixInput where the file, the passphrase or the PIN is wrong, NeedPermission where a PIN is locked, TryLater where a
+    token does not answer.
+    """
+    if path.name.endswith(IN_HARDWARE):
+        from ledger.keys import pkcs11
+
+        return pkcs11.load(path)
+    return load_software(path, passphrase)
+
+
+def load_software(path: Path, passphrase: str) -> SoftwareSigner:
     """The key of a keystore v3 or PEM file. Raises FixInput where the file or the passphrase is wrong."""
     if path.suffix == ".json":
         secret = _keystore_secret(path, passphrase)

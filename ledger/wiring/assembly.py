@@ -154,14 +154,13 @@ def signing(site: Path | None, device: str) -> Iterator[Signing]:
     import time
 
     from ledger.core.contracts import Beacon
-    from ledger.keys import signers
     from ledger.register import Sealer
     from ledger.wiring import chain
     from ledger.wiring.sealing import Signing
 
     opened_site = sites.open_site(site)
     trust = opened_site.trust()
-    signer = signers.load(opened_site.device_key_path(device), opened_site.passphrase())
+    signer = opened_site.signer(device)
     with opened(opened_site) as store:
         warning = roles = None
         try:

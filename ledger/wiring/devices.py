@@ -16,10 +16,11 @@ from ledger.core.errors import FixInput, NeedPermission
 from ledger.core.records import Approval, Role
 from ledger.core.trust import DeviceNotice, KeyNotice
 from ledger.keys import authority, signers
-from ledger.keys.signers import Curve, SoftwareSigner
-from ledger.wiring import assembly
+from ledger.keys.signers import Curve, Signer
+from ledger.wiring import assembly, hardware
 from ledger.wiring import site as sites
 from ledger.wiring.custody import enrolment_target, revocation_target
+from ledger.wiring.hardware import OnToken
 from ledger.wiring.site import EYES, Site
 
 BLOCK_WAIT_S = 60.0
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from ledger.chain import Ledger
 
 
-def request_device(folder: Path | None, name: str, curve: Curve, holder: Callable[[str], Holder]) -> dict[str, Any]:
-    """Makes a device's or person's key and certificate request; `holder` is called with the site's name."""
+def request_device(
+    folder: Path | None, name: str, curve: Curve, holder: Callable[[str], Holder], on_token: OnToken | None = None
+) -> dict[str, Any]:
+    """Makes a device's or person's key, on a token where one is given, and its certificate request; `holder` is called with
+    the site's name."""
     site = sites.open_site(folder)
     described = holder(site.name)
     if isinstance(described, Device):
@@ -39,9 +43,8 @@ def request_device(folder: Path | None, name: str, curve: Curve, holder: Callabl
                 raise FixInput(f"--{label} is empty: a device is named by manufacturer, model and serial, a person by --person")
     elif not described.printed_name.strip() or not described.printed_name.isprintable():
         raise FixInput("--person is the printed name of a person, in one line")
-    signer = _new_key(site, name, curve)
-    _write_request(site, name, described, signer)
-    return {"name": name, "key": "0x" + signer.key.hex(), "request": str(site.request_path(name))}
+    signer, said = _request(site, name, described, curve, on_token)
+    return {"name": name, "key": "0x" + signer.key.hex(), "request": str(site.request_path(name))} | said
 
 
 def roles_named(text: str) -> Role:
@@ -115,14 +118,18 @@ def list_devices(folder: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
-def rotate_device(folder: Path | None, name: str, new_name: str, curve: Curve) -> dict[str, Any]:
-    """Retires a key and enrols a new one for the same device, after everything the old one sealed is anchored."""
+def rotate_device(
+    folder: Path | None, name: str, new_name: str, curve: Curve, on_token: OnToken | None = None
+) -> dict[str, Any]:
+    """Retires a key and enrols a new one for the same device, after everything the old one sealed is anchored.
+
+    A key in hardware is followed by one on the same token, where none is given.
+    """
     site = sites.open_site(folder)
     passphrase = site.passphrase()
     old = _certificate(site, name)
     _refuse_while_queued(site, name, old)
-    signer = _new_key(site, new_name, curve)
-    _write_request(site, new_name, old.device(), signer)
+    _request(site, new_name, old.device(), curve, on_token or hardware.beside(site, name))
     issuer = authority.load_authority(site.ca_folder, passphrase)
     certificate = issuer.issue(_read_request(site.request_path(new_name))[0].public_bytes(Encoding.DER), datetime.now(UTC))
     sites.write_text(site.certificate_path(new_name), certificate.x509.public_bytes(Encoding.PEM).decode())
@@ -218,18 +225,33 @@ def _certificate(site: Site, name: str) -> Certificate:
     return sites.read_certificate(path)
 
 
-def _new_key(site: Site, name: str, curve: Curve) -> SoftwareSigner:
+def _request(
+    site: Site, name: str, holder: Holder, curve: Curve, on_token: OnToken | None = None
+) -> tuple[Signer, dict[str, Any]]:
+    """A new key of this name and its request, both written, with what is to be said of the key.
+
+    A key file is written only after its key has signed the request.
+    """
     path = site.folder / "keys" / sites.device_name(name)
-    if path.with_suffix(".json").exists() or path.with_suffix(".pem").exists():
+    if site.has_key(name):
         raise FixInput(f"device {name!r} has a key here already: take another name, or `scanseal device rotate {name} NEW`")
-    signer = signers.new_key(curve)
-    signers.save(signer, path, site.passphrase())
-    return signer
+    said: dict[str, Any] = {}
+    signer: Signer
+    if on_token is None:
+        software = signers.new_key(curve)
+        request = authority.request(holder, software)
+        signers.save(software, path, site.passphrase())
+        signer = software
+    else:
+        from ledger.keys import pkcs11
 
-
-def _write_request(site: Site, name: str, holder: Holder, signer: SoftwareSigner) -> None:
-    pem = x509.load_der_x509_csr(authority.request(holder, signer)).public_bytes(Encoding.PEM)
+        inside, never_outside = on_token.key(name, curve)
+        request = authority.request(holder, inside)
+        pkcs11.save(inside, path)
+        signer, said = inside, {"token": on_token.token, "never_outside": never_outside}
+    pem = x509.load_der_x509_csr(request).public_bytes(Encoding.PEM)
     sites.write_text(site.request_path(name), pem.decode())
+    return signer, said
 
 
 def _read_request(path: Path) -> tuple[x509.CertificateSigningRequest, Holder]:

@@ -24,6 +24,7 @@ from ledger.log.schedule import ETHER, GWEI, Policy
 if TYPE_CHECKING:
     from ledger.core.certificates import Certificate
     from ledger.core.trust import Trust
+    from ledger.keys.signers import Signer
 
 SITE_VARIABLE = "SCANSEAL_SITE"
 PASSPHRASE_VARIABLE = "SCANSEAL_PASSPHRASE"  # noqa: S105 - the name of a variable
@@ -76,11 +77,28 @@ class Site:
 
     def device_key_path(self, name: str) -> Path:
         """The key file of a device on this machine. Raises FixInput where there is none."""
-        for suffix in (".json", ".pem"):
-            path = self.folder / "keys" / f"{device_name(name)}{suffix}"
-            if path.exists():
-                return path
-        raise FixInput(f"no key for device {name!r} in {self.folder / 'keys'}: make one with `scanseal device request {name}`")
+        found = self._key_path(name)
+        if found is None:
+            raise FixInput(
+                f"no key for device {name!r} in {self.folder / 'keys'}: make one with `scanseal device request {name}`"
+            )
+        return found
+
+    def has_key(self, name: str) -> bool:
+        return self._key_path(name) is not None
+
+    def _key_path(self, name: str) -> Path | None:
+        from ledger.keys.signers import SUFFIXES
+
+        paths = [self.folder / "keys" / f"{device_name(name)}{suffix}" for suffix in SUFFIXES]
+        return next((path for path in paths if path.exists()), None)
+
+    def signer(self, name: str) -> Signer:
+        """The key of a device on this machine, ready to sign; one in hardware needs no passphrase. Raises as `signers.load`."""
+        from ledger.keys import signers
+
+        path = self.device_key_path(name)
+        return signers.load(path, "" if path.name.endswith(signers.IN_HARDWARE) else self.passphrase())
 
     def request_path(self, name: str) -> Path:
         return self.folder / "devices" / f"{device_name(name)}.csr"
