@@ -163,7 +163,7 @@ class Sender:
         call: dict[str, str] = {"from": self._account.address, "data": hexadecimal(data)}
         if to is not None:
             call["to"] = hexadecimal(to)
-        # In the place of a stuck transaction it builds on the chain without that one; nodes differ in what they take by default.
+        # In the place of a stuck transaction it builds on the chain without that one; nodes' defaults differ.
         at = () if self._outbox is None else ("latest",)
         node = self._endpoints[0]
         chain, used, nonce, gas, block, tip, price = node.batch(

@@ -181,10 +181,17 @@ class Anchoring:
     def look(self) -> View:
         """What the chain has of the log, and whether keys that signed what waits are revoked.
 
-        Raises Stop when the chain has another history than this log (an old copy was restored): anchoring would fork it.
+        Raises Stop when the chain has another history than this log (an old copy was restored): anchoring would fork it;
+        LedgerDisagrees when it has less than what was final.
         """
         sizes = [row.new_size for row in self._book.unsettled()]
         view = self._chain.view(self._log_id, sizes, list(self._signers))
+        final = self._book.final_size()
+        if view.anchored_size < final:
+            raise LedgerDisagrees(
+                f"the chain has anchors for {view.anchored_size} records, and {final} were final: the node is behind or lies, "
+                "or the chain was set back; compare it with another node"
+            )
         self._vouch(view.anchored_size)
         self._read_signers(view.anchored_size)
         return view

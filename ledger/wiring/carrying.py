@@ -82,8 +82,8 @@ class Carrier:
         self._not_before = self._settle_at = self._look_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Carries until `stop` is set; returns within about a second after that. What is under way then is found by the next
-        run. Raises nothing: see `status`."""
+        """Carries until `stop` is set, once; returns within about a second after that. What is under way then is found by the
+        next loop. Raises nothing: see `status`."""
         worker = threading.Thread(target=self._anchor_until, args=(stop,), name=WORKER, daemon=True)
         worker.start()
         failures = 0

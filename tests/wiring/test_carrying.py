@@ -238,26 +238,40 @@ def test_the_chain_may_be_down_at_every_step(station: Station) -> None:
 
 @pytest.mark.parametrize("depth", [1, 5])
 def test_what_a_reorg_takes_is_anchored_again_by_itself_and_is_never_final_before(station: Station, depth: int) -> None:
-    endpoint = station.node
     for _ in range(6):
-        make_block(endpoint)
-    seen: list[str] = []
-    with station.running(let_time_pass=None):
-        station.seal(2)
-        wait_until(lambda: station.anchors.included_size() == 2)
-        for _ in range(depth - 1):
+        make_block(station.node)
+    with FaultyNode(station.url) as node:
+        node.has_tags = False  # final is what 24 blocks stand on: anvil would call all of these final but the newest
+        with station.running(AT_ONCE, node.url, let_time_pass=None) as carrier:
+            for number in range(1, depth + 1):
+                station.seal(1)
+                wait_until(lambda number=number: station.anchors.included_size() == number)
+            taken = station.on_chain()
+            assert [row.state for row in station.anchors.rows()] == ["included"] * depth
+            station.node.call("anvil_reorg", depth, [])
+            assert station.on_chain() == []
+            wait_until(lambda: station.on_chain() != [])
+            assert carrier.status().final_size == 0
             station.seal(1)
-            wait_until(lambda: station.anchors.included_size() == station.log.head().size == station.journal.counts()[0])
-        taken = station.on_chain()
-        seen += [row.state for row in station.anchors.unsettled()]
-        # Anvil calls all but the newest block safe or final; the depth is of blocks that it still gives up.
-        endpoint.call("anvil_reorg", depth, [])
-        assert station.on_chain() == []
-        wait_until(lambda: station.on_chain() != [])
+            wait_until(lambda: station.anchors.included_size() == depth + 1)
+        with station.running(AT_ONCE, node.url):
+            wait_until(station.is_final)
+    station.assert_whole()
     assert len(taken) == depth
+
+
+def test_a_chain_that_was_set_back_behind_what_was_final_is_no_reason_to_anchor_again(station: Station) -> None:
+    snapshot = station.node.call("evm_snapshot")
+    station.seal(2)
     with station.running():
         wait_until(station.is_final)
-    assert station.on_chain()[-1][1] == station.log.head().size
+    wait_for_workers()
+    station.node.call("evm_revert", snapshot)
+    station.seal(1)
+    with station.running() as carrier:
+        wait_until(lambda: "2 were final" in (carrier.status().last_error or ""))
+    assert station.on_chain() == []
+    assert carrier.status().final_size == 2
 
 
 def test_an_anchor_that_comes_back_after_a_reorg_is_taken_as_it_is(station: Station) -> None:
