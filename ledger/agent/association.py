@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,20 +23,15 @@ from pynetdicom.pdu_primitives import (
     MaximumLengthNotification,
 )
 
+from ledger.agent import dimse
 from ledger.core.errors import TryLater
 
-ACCEPT, REJECT, DATA, RELEASE, RELEASED, ABORT = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
 PDU_LIMIT: Final = 1 << 20
 """Bytes of a PDU that a peer may send here: answers are small."""
 ANSWER_LIMIT: Final = 16_384
 FRAGMENT: Final = 1 << 20
-"""Bytes of a fragment where the peer names no limit."""
+"""Bytes of a PDU where the peer names no limit."""
 WRITES: Final = 256
-APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
-VERIFICATION: Final = "1.2.840.10008.1.1"
-IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
-C_STORE, C_ECHO = 0x0001, 0x0030
-NO_DATA_SET, DATA_SET = 0x0101, 0x0001
 
 Context = tuple[str, str]
 """SOP class, transfer syntax."""
@@ -83,13 +78,19 @@ class Association:
 
     def echo(self) -> int:
         """The status that the peer answers to a C-ECHO."""
-        command = [(0x0002, _uid(VERIFICATION)), (0x0800, _us(NO_DATA_SET))]
-        return self._asked(C_ECHO, self.accepted[VERIFICATION, IMPLICIT_LITTLE], command, b"")
+        elements = {0x0002: dimse.ui(dimse.VERIFICATION), 0x0100: dimse.us(dimse.C_ECHO), 0x0800: dimse.us(dimse.NO_DATA_SET)}
+        return self._asked(self.accepted[dimse.VERIFICATION, dimse.IMPLICIT_LITTLE], elements, b"")
 
     def store(self, context: Context, instance: str, data_set: memoryview | bytes) -> int:
         """The status that the peer answers to a C-STORE of this data set."""
-        command = [(0x0002, _uid(context[0])), (0x0700, _us(0)), (0x0800, _us(DATA_SET)), (0x1000, _uid(instance))]
-        return self._asked(C_STORE, self.accepted[context], command, data_set)
+        elements = {
+            0x0002: dimse.ui(context[0]),
+            0x0100: dimse.us(dimse.C_STORE),
+            0x0700: dimse.us(0),
+            0x0800: dimse.us(dimse.DATA_SET),
+            0x1000: dimse.ui(instance),
+        }
+        return self._asked(self.accepted[context], elements, data_set)
 
     def release(self) -> None:
         """Ends in order, within seconds; what the peer says to it is of no consequence."""
@@ -98,8 +99,8 @@ class Association:
         self.is_open = False
         try:
             self._socket.settimeout(3.0)
-            self._socket.sendall(struct.pack(">BBI4x", RELEASE, 0, 4))
-            while self._pdu()[0] not in (RELEASED, ABORT):
+            self._socket.sendall(dimse.HEADER.pack(dimse.RELEASE_RQ, 0, 4) + bytes(4))
+            while self._pdu()[0] not in (dimse.RELEASE_RP, dimse.ABORT):
                 pass
         except (OSError, TryLater):
             pass
@@ -112,17 +113,15 @@ class Association:
 
     # ---- messages ----
 
-    def _asked(self, field: int, context: int, command: list[tuple[int, bytes]], data_set: memoryview | bytes) -> int:
+    def _asked(self, context: int, elements: dict[int, bytes], data_set: memoryview | bytes) -> int:
         self._message = self._message % 0xFFFF + 1
-        elements = [(0x0100, _us(field)), (0x0110, _us(self._message)), *command]
-        body = b"".join(_element(number, value) for number, value in sorted(elements))
-        whole = _element(0x0000, struct.pack("<I", len(body))) + body
+        whole = dimse.command(elements | {0x0110: dimse.us(self._message)})
         try:
-            self._send(_pdus(context, 0x01, memoryview(whole), self._maximum))
+            self._send(dimse.pdus(context, dimse.IS_COMMAND, memoryview(whole), self._maximum))
             if data_set:
-                self._send(_pdus(context, 0x00, memoryview(data_set), self._maximum))
+                self._send(dimse.pdus(context, 0, memoryview(data_set), self._maximum))
             return self._status()
-        except (OSError, TryLater, struct.error) as error:
+        except (OSError, TryLater, ValueError, struct.error) as error:
             self.close()
             if isinstance(error, TryLater):
                 raise
@@ -150,33 +149,27 @@ class Association:
                 batch[0] = memoryview(batch[0])[sent:]
 
     def _status(self) -> int:
-        command = b""
+        """Of the answer to the message that was sent."""
+        answer = b""
         while True:
             kind, body = self._pdu()
-            if kind != DATA:
+            if kind != dimse.DATA:
                 raise TryLater(f"{self._peer.name} ended the association")
             pos = 0
-            while pos + 6 <= len(body):
-                length, _, header = struct.unpack_from(">IBB", body, pos)
-                if header & 0x01:
-                    command += body[pos + 6 : pos + 4 + length]
-                    if header & 0x02:
-                        return self._status_of(command)
+            while pos + dimse.PDV.size <= len(body):
+                length, _, header = dimse.PDV.unpack_from(body, pos)
+                if header & dimse.IS_COMMAND:
+                    answer += body[pos + dimse.PDV.size : pos + 4 + length]
+                    if header & dimse.IS_LAST:
+                        return self._status_of(dimse.Command.parse(answer))
                 pos += 4 + length
-            if len(command) > ANSWER_LIMIT:
+            if len(answer) > ANSWER_LIMIT:
                 raise TryLater(f"{self._peer.name} answers without end")
 
-    def _status_of(self, command: bytes) -> int:
-        found: dict[int, int] = {}
-        pos = 0
-        while pos + 8 <= len(command):
-            group, number, length = struct.unpack_from("<HHI", command, pos)
-            if group == 0 and length == 2:
-                found[number] = struct.unpack_from("<H", command, pos + 8)[0]
-            pos += 8 + length
-        if found.get(0x0120) != self._message or 0x0900 not in found:
+    def _status_of(self, answer: dimse.Command) -> int:
+        if answer.answered != self._message:
             raise TryLater(f"{self._peer.name} answers another message than the one that it was sent")
-        return found[0x0900]
+        return answer.status
 
     # ---- the association ----
 
@@ -196,7 +189,7 @@ class Association:
         own_class.implementation_class_uid = PYNETDICOM_IMPLEMENTATION_UID
         own_name.implementation_version_name = PYNETDICOM_IMPLEMENTATION_VERSION
         primitive = A_ASSOCIATE()
-        primitive.application_context_name = UID(APPLICATION_CONTEXT)
+        primitive.application_context_name = UID(dimse.APPLICATION_CONTEXT)
         primitive.calling_ae_title = self._peer.calling_ae_title
         primitive.called_ae_title = self._peer.ae_title
         primitive.presentation_context_definition_list = definitions
@@ -205,19 +198,19 @@ class Association:
         request.from_primitive(primitive)
         self._socket.sendall(request.encode())
         kind, body = self._pdu()
-        if kind == REJECT and len(body) >= 4:
+        if kind == dimse.RJ and len(body) >= 4:
             raise TryLater(
                 f"{self._peer.name} ({self._peer.ae_title}) rejects the association (result {body[1]}, source {body[2]}, "
                 f"reason {body[3]}): does it know the calling AE title {self._peer.calling_ae_title}?"
             )
-        if kind != ACCEPT:
+        if kind != dimse.AC:
             raise TryLater(f"{self._peer.name} ({self._peer.ae_title}) does not associate")
         return self._accepted(body, definitions)
 
     def _accepted(self, body: bytes, definitions: list[Any]) -> tuple[dict[Context, int], int]:
         answer = A_ASSOCIATE_AC()
         try:
-            answer.decode(struct.pack(">BBI", ACCEPT, 0, len(body)) + body)
+            answer.decode(dimse.HEADER.pack(dimse.AC, 0, len(body)) + body)
             primitive = answer.to_primitive()
             results = {one.context_id: one.result for one in primitive.presentation_context_definition_results_list}
             maximum = int(primitive.maximum_length_received or 0)
@@ -232,7 +225,7 @@ class Association:
 
     def _pdu(self) -> tuple[int, bytes]:
         """(type, body) of the next PDU."""
-        kind, _, length = struct.unpack(">BBI", self._read(6))
+        kind, _, length = dimse.HEADER.unpack(self._read(6))
         if length > PDU_LIMIT:
             raise TryLater(f"{self._peer.name} sends a PDU of {length} bytes")
         return kind, self._read(length)
@@ -245,27 +238,3 @@ class Association:
                 raise TryLater(f"{self._peer.name} ended the association")
             read += part
         return bytes(read)
-
-
-def _pdus(context: int, header: int, data: memoryview, maximum: int) -> Iterator[bytes | memoryview]:
-    """P-DATA-TF PDUs, one PDV each (PS3.8 §9.3.5): what comes before the fragment, then the fragment itself."""
-    size = maximum - 6
-    for start in range(0, len(data), size):
-        part = data[start : start + size]
-        last = 0x02 if start + size >= len(data) else 0
-        yield struct.pack(">BBIIBB", DATA, 0, len(part) + 6, len(part) + 2, context, header | last)
-        yield part
-
-
-def _element(number: int, value: bytes) -> bytes:
-    """An element of group 0000, implicit VR little endian (PS3.7 §6.3.1)."""
-    return struct.pack("<HHI", 0, number, len(value)) + value
-
-
-def _us(value: int) -> bytes:
-    return struct.pack("<H", value)
-
-
-def _uid(value: str) -> bytes:
-    raw = value.encode("ascii")
-    return raw + b"\0" * (len(raw) % 2)

@@ -27,6 +27,8 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance  # type: ignore[attr-defined]
 
 from ledger.agent.association import Peer
+from ledger.agent.dimse import N_ACTION, N_EVENT_REPORT
+from ledger.agent.receiver import Handler
 from ledger.agent.spool import Spool, now
 from ledger.core.errors import TryLater
 
@@ -115,48 +117,46 @@ class Commitment:
         self._stop.set()
         self._thread.join(30.0)
 
-    def handlers(self, source: str) -> dict[Any, Callable[[Any], tuple[int, Any]]]:
+    def handlers(self, source: str) -> dict[int, Handler]:
         """What a source's listener calls: questions of the modality, reports of the PACS."""
         return {
-            evt.EVT_N_ACTION: lambda event: self._asked(source, event),
-            evt.EVT_N_EVENT_REPORT: lambda event: (self._reported(event), None),
+            N_ACTION: lambda asked, action: self._asked(source, asked, action),
+            N_EVENT_REPORT: self._reported,
         }
 
     # ---- what peers say ----
 
-    def _asked(self, source: str, event: Any) -> tuple[int, None]:
+    def _asked(self, source: str, asked: Dataset, action: int) -> int:
         """Answers when the question is on disk."""
         try:
-            asked = event.action_information
             transaction = str(asked.TransactionUID)
-            if event.action_type != REQUEST or not asked.ReferencedSOPSequence:
-                return CANNOT_UNDERSTAND, None
+            if action != REQUEST or not asked.ReferencedSOPSequence:
+                return CANNOT_UNDERSTAND
         except Exception:  # noqa: BLE001 - whatever a hostile data set makes of the parser
-            return CANNOT_UNDERSTAND, None
+            return CANNOT_UNDERSTAND
         path = self._folder / f"{secrets.token_hex(12)}.json"
         question = _Question(path, source, now(), transaction, "waiting", encode(asked, True, True) or b"")
         try:
             question.save()
         except OSError:
-            return OUT_OF_RESOURCES, None
+            return OUT_OF_RESOURCES
         with self._lock:
             before = self._questions.get(transaction)
             self._questions[transaction] = question
         if before is not None:
             before.path.unlink(missing_ok=True)
-        return SUCCESS, None
+        return SUCCESS
 
-    def _reported(self, event: Any) -> int:
+    def _reported(self, report: Dataset, event: int) -> int:
         try:
-            report = event.event_information
             with self._lock:
                 question = self._questions.get(str(report.TransactionUID))
-            if question is None or question.state == "reported" or event.event_type not in (COMMITTED, FAILURES_EXIST):
+            if question is None or question.state == "reported" or event not in (COMMITTED, FAILURES_EXIST):
                 return CANNOT_UNDERSTAND
             data = encode(report, True, True) or b""
         except Exception:  # noqa: BLE001 - as above
             return CANNOT_UNDERSTAND
-        question.data, question.event, question.state, question.not_before = data, int(event.event_type), "reported", 0.0
+        question.data, question.event, question.state, question.not_before = data, event, "reported", 0.0
         try:
             question.save()
         except OSError:
@@ -201,7 +201,7 @@ class Commitment:
         question.path.unlink(missing_ok=True)
 
     def _ask(self, question: _Question, route: Route) -> None:
-        reports = [(evt.EVT_N_EVENT_REPORT, lambda event: (self._reported(event), None))]
+        reports = [(evt.EVT_N_EVENT_REPORT, self._on_question)]
         association = _associated(route.pacs, as_provider=False, handlers=reports)
         try:
             if not association.accepted_contexts:
@@ -223,6 +223,13 @@ class Commitment:
         finally:
             if association.is_established:
                 association.release()
+
+    def _on_question(self, event: Any) -> tuple[int, None]:
+        """A report on the association on which the PACS was asked."""
+        try:
+            return self._reported(event.event_information, event.event_type), None
+        except Exception:  # noqa: BLE001 - as above
+            return CANNOT_UNDERSTAND, None
 
     def _refused(self, question: _Question) -> None:
         """The PACS commits to nothing: that is the report."""

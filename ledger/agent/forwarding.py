@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from ledger.agent.association import IMPLICIT_LITTLE, VERIFICATION, Association, Context, Peer
+from ledger.agent.association import Association, Context, Peer
+from ledger.agent.dimse import IMPLICIT_LITTLE, VERIFICATION
 from ledger.agent.spool import Spool, backoff, now
 from ledger.core.errors import ScanSealError, TryLater, Unreadable
 from ledger.dicom.elements import read_meta

@@ -24,6 +24,10 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read()
 
+    def delete(self, path: str) -> None:
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, method="DELETE"), timeout=60):
+            pass
+
     def upload(self, image: bytes) -> str:
         """Stores an instance; its Orthanc id."""
         return str(json.loads(self.call("/instances", image))["ID"])
