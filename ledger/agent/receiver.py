@@ -116,6 +116,21 @@ class Receiver:
         threading.Thread(target=self._accept, name=f"listen {self.listener.source}", daemon=True).start()
         return int(self._socket.getsockname()[1])
 
+    @property
+    def port(self) -> int | None:
+        """Where it listens; None where it does not."""
+        with suppress(OSError, AttributeError):
+            return int(self._socket.getsockname()[1])  # type: ignore[union-attr]
+        return None
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 while it does not."""
+        try:
+            return int(self._socket.getsockname()[1]) if self._socket is not None else 0
+        except OSError:
+            return 0
+
     def stop(self) -> None:
         """Takes no new associations, and ends those that are open after the image that they are at, within seconds: what was
         not answered is sent again."""
