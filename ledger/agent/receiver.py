@@ -123,14 +123,6 @@ class Receiver:
             return int(self._socket.getsockname()[1])  # type: ignore[union-attr]
         return None
 
-    @property
-    def port(self) -> int:
-        """Where it listens; 0 while it does not."""
-        try:
-            return int(self._socket.getsockname()[1]) if self._socket is not None else 0
-        except OSError:
-            return 0
-
     def stop(self) -> None:
         """Takes no new associations, and ends those that are open after the image that they are at, within seconds: what was
         not answered is sent again."""
