@@ -135,6 +135,81 @@ def test_bumping_stops_at_the_ceiling(own_anvil: Chain) -> None:
     assert any(ledger.head(ledger.open_log(log)).owner)  # the same call again: it came through meanwhile
 
 
+class Remembered:
+    """An outbox in memory."""
+
+    def __init__(self) -> None:
+        self.noted: dict[bytes, tuple[int, int]] = {}
+
+    def note(self, transaction: bytes, nonce: int, most_wei: int) -> None:
+        self.noted[transaction] = (nonce, most_wei)
+
+    def open_nonces(self) -> set[int]:
+        return {nonce for nonce, _ in self.noted.values()}
+
+
+def test_no_transaction_can_cost_more_than_it_may_however_often_it_is_replaced(own_anvil: Chain) -> None:
+    endpoint = Endpoint(own_anvil.url)
+    outbox = Remembered()
+    fees = FeePolicy(resend_after_s=0.1, give_up_after_s=2, poll_s=0.05)
+    ledger = own_anvil.ledger(fees=fees, outbox=outbox)
+    log = ledger.open_log(fresh())
+    outbox.noted.clear()
+    endpoint.call("evm_setAutomine", False)
+    most = 500_000 * GWEI
+    with pytest.raises(LedgerUnavailable, match="no block took"):
+        ledger.anchor(log, 0, 2, b"\2" * 32, [], most_wei=most)
+    assert len(outbox.noted) > 2
+    assert max(cost for _, cost in outbox.noted.values()) <= most
+    costs = [int(one["gas"], 16) * int(one["maxFeePerGas"], 16) for one in pending(endpoint)]
+    assert max(costs) <= most
+    with pytest.raises(LedgerUnavailable, match="left of the budget"):
+        ledger.anchor(log, 0, 2, b"\2" * 32, [], most_wei=most // 100)
+
+
+def test_what_is_sent_was_noted_before_and_a_later_run_takes_the_place_of_what_is_stuck(own_anvil: Chain) -> None:
+    endpoint = Endpoint(own_anvil.url)
+    outbox = Remembered()
+    fees = FeePolicy(resend_after_s=5, give_up_after_s=0.5, poll_s=0.05)
+    log = own_anvil.ledger().open_log(fresh())
+    endpoint.call("evm_setAutomine", False)
+    for size in (2, 3):
+        with pytest.raises(LedgerUnavailable, match="no block took"):
+            own_anvil.ledger(fees=fees, outbox=outbox).anchor(log, 0, size, bytes([size]) * 32, [])
+    (last,) = pending(endpoint)
+    assert bytes.fromhex(last["hash"][2:]) in outbox.noted
+    assert outbox.open_nonces() == {int(last["nonce"], 16)}
+    endpoint.call("evm_mine")
+    ledger = own_anvil.ledger()
+    assert ledger.anchored_size(log) == 3
+    next_nonce, paid = ledger.payments(list(outbox.noted))
+    assert [payment is not None for payment in paid] == [one.hex() == last["hash"][2:] for one in outbox.noted]
+    assert next_nonce <= int(last["nonce"], 16)  # its block is not final yet
+
+
+def test_a_sender_that_is_stopped_sends_and_waits_no_more(own_anvil: Chain) -> None:
+    endpoint, stop, outbox = Endpoint(own_anvil.url), threading.Event(), Remembered()
+    ledger = own_anvil.ledger(fees=FeePolicy(), outbox=outbox, stop=stop)
+    log = ledger.open_log(fresh())
+    endpoint.call("evm_setAutomine", False)
+    working = Later(lambda: ledger.anchor(log, 0, 2, b"\2" * 32, []))
+    wait_until(lambda: pending(endpoint))
+    stop.set()
+    with pytest.raises(LedgerUnavailable, match="stopped"):
+        working.outcome()
+    count = len(outbox.noted)
+    with pytest.raises(LedgerUnavailable, match="stopped"):
+        ledger.anchor(log, 0, 2, b"\2" * 32, [])
+    assert len(outbox.noted) == count
+
+
+def test_the_market_is_what_the_next_block_takes(chain: Chain) -> None:
+    endpoint = Endpoint(chain.url)
+    market = chain.ledger().market()
+    assert market.balance_wei == int(endpoint.call("eth_getBalance", account().address, "latest"), 16)
+    assert 0 < market.price_wei <= 10 * GWEI
+
+
 def test_an_account_without_coins_is_told_so(anvil: Chain) -> None:
     poor = new_account()
     ledger = Ledger.connect([Endpoint(anvil.url)], anvil.trust, poor)
