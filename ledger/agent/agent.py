@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -39,7 +40,10 @@ class Refusals:
             self._counts[part, word] += 1
 
     def say(self, part: str, message: str) -> None:
-        """Logs a part's trouble, once until it changes."""
+        """Logs a part's trouble, once until it changes; without a message it is over."""
+        if not message:
+            self.clear(part)
+            return
         with self._lock:
             self._counts[part, "trouble"] += 1
             if self._said.get(part) == message:
@@ -50,7 +54,9 @@ class Refusals:
     def clear(self, part: str) -> None:
         """A part's trouble is over."""
         with self._lock:
-            self._said.pop(part, None)
+            said = self._said.pop(part, None)
+        if said is not None:
+            LOG.info("trouble is over", extra={"part": part})
 
     def troubles(self) -> dict[str, str]:
         with self._lock:
@@ -74,6 +80,8 @@ class Agent:
         self._spool, self._workers, self._sources, self._forwards = spool, workers, sources, forwards
         self.stopping = threading.Event()
         self.lost = 0
+        self.started: float | None = None
+        """When all parts ran, seconds since 1970."""
 
     def run(self) -> None:
         """Until `stopping` is set. Raises FixInput, NeedPermission where a source cannot start: then nothing runs."""
@@ -86,6 +94,7 @@ class Agent:
             for part in (*self._workers, *self._sources):
                 part.start()
                 started.append(part)
+            self.started = time.time()
             LOG.info("running", extra={"sources": len(self._sources)})
             while not self.stopping.wait(CLEAN_EVERY_S):
                 with suppress(ScanSealError, OSError):

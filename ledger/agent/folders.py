@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.agent.spool import Spool
-from ledger.core.errors import TryLater
+from ledger.agent.spool import Spool, reason
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 self.look()
-            except (OSError, TryLater) as error:
-                why = error.strerror if isinstance(error, OSError) else str(error)
-                self._say("receive", f"{self._folder.source}: {why}")
+                self._say(f"receive {self._folder.source}", "")
+            except Exception as error:  # noqa: BLE001 - whatever a strange file does, the next look comes
+                self._say(f"receive {self._folder.source}", reason(error))
             self._stop.wait(max(0.2, min(2.0, self._folder.settle_s / 2)))
 
     def look(self) -> int:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from pydicom.uid import UID
+
 from ledger.agent.association import Association, Context, Peer
 from ledger.agent.dimse import IMPLICIT_LITTLE, VERIFICATION
 from ledger.agent.spool import Spool, backoff, now
@@ -105,7 +107,7 @@ class Forwarder:
                 context = (meta.storage_class, meta.transfer_syntax)
                 association = self._ready(context)
                 if context not in association.accepted:
-                    why = f"{destination.name} does not take SOP class {context[0]} in transfer syntax {context[1]}"
+                    why = f"{destination.name} does not take {_named(context[0])} in {_named(context[1])}"
                     return self._postpone(file, why)
                 self._spool.step("before sending")
                 with memoryview(data) as view, view[meta.offset :] as data_set:
@@ -140,6 +142,12 @@ class Forwarder:
         if self._association is not None:
             self._association.release()
             self._association = None
+
+
+def _named(uid: str) -> str:
+    """A UID's name in the standard. One that has none may be anything that a file says, and is not shown."""
+    name = UID(uid).name
+    return "something that the standard does not name" if name == uid else name
 
 
 def echo(destination: Peer) -> None:

@@ -1,44 +1,72 @@
-"""`/healthz` and `/metrics`: how the agent is, for monitors. Counts, states, names of the settings; nothing of an image."""
+"""`/healthz`, `/status` and `/metrics`: how the agent is, for monitors. Counts, states, names of the settings; nothing of an
+image. The metrics are named as Prometheus asks: base units, `_total` for what only grows, nothing counted in a label."""
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ledger.core.errors import FixInput
+from ledger.core.errors import FixInput, ScanSealError
 from ledger.store.spool import Counts
 
+LOG = logging.getLogger(__name__)
 PREFIX = "scanseal_agent_"
+JSON = "application/json"
+STEPS = {"forward": ("none", "waiting", "sent"), "seal": ("waiting", "sealed", "received", "none", "refused")}
+ALARMS = (
+    "file lost",
+    "key barred",
+    "budget used up",
+    "price over the ceiling",
+    "balance low",
+    "key revoked",
+    "old copy restored",
+    "chain out of reach",
+    "not permitted",
+)
+"""The kinds of alarms that there are: docs/agent.md and docs/anchoring.md say what to do. Each is a series from the start, so
+that one which ends is seen to end."""
 
 
 @dataclass(frozen=True)
 class Health:
     """A moment of the agent. Times in seconds since 1970; `troubles` says what does not work now, by part; `alarms` need
-    somebody."""
+    somebody, and begin with their kind and a colon."""
 
     at: float
+    site: str
+    pid: int
+    version: str
+    started: float | None
+    """When all of it ran; None while it starts."""
+    ports: Mapping[str, int]
+    """Where the DICOM sources listen."""
     counts: Counts
     free_bytes: int
     lost: int
     refused: Mapping[tuple[str, str], int]
     workers: Mapping[str, tuple[int | None, int]]
-    """name -> process id, restarts."""
+    """name -> process id (None: it is not running), restarts."""
     troubles: Mapping[str, str]
     alarms: tuple[str, ...]
     anchoring: Mapping[str, Any] | None
+    clock_behind_s: float | None
+    """How far the chain's newest block is ahead of this machine's clock."""
 
     @property
     def is_well(self) -> bool:
         """Whether images are received and kept; what waits for a PACS or a chain is trouble, and no illness."""
-        return not self.alarms and all(pid is not None for pid, _ in self.workers.values())
+        return self.started is not None and not self.alarms and all(pid is not None for pid, _ in self.workers.values())
 
     def as_json(self) -> dict[str, Any]:
         counts = self.counts
@@ -47,6 +75,11 @@ class Health:
             steps[step][state] = steps[step].get(state, 0) + count
         return {
             "well": self.is_well,
+            "site": self.site,
+            "pid": self.pid,
+            "version": self.version,
+            "started": self.started,
+            "ports": dict(self.ports),
             "forward": steps["forward"],
             "seal": steps["seal"],
             "oldest_waiting_s": {
@@ -59,6 +92,7 @@ class Health:
             "troubles": dict(self.troubles),
             "alarms": list(self.alarms),
             "anchoring": dict(self.anchoring) if self.anchoring is not None else None,
+            "clock_behind_s": self.clock_behind_s,
         }
 
     def _age(self, since: int | None) -> float | None:
@@ -71,51 +105,73 @@ class _Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         health = self._look()
-        files = GaugeMetricFamily(PREFIX + "files", "Files by source, step and state", labels=["source", "step", "state"])
-        for (source, step, state), count in health.counts.states.items():
-            files.add_metric([source, step, state], count)
-        yield files
-        oldest = GaugeMetricFamily(PREFIX + "oldest_waiting_seconds", "Age of the oldest file that waits", labels=["step"])
-        for step, since in (("forward", health.counts.oldest_forward), ("seal", health.counts.oldest_seal)):
-            oldest.add_metric([step], 0.0 if since is None else max(0.0, health.at - since / 1e6))
-        yield oldest
+        yield InfoMetricFamily(PREFIX + "build", "The package that runs", {"version": health.version})
+        yield from _files(health)
         for name, text, value in (
-            ("spool_bytes", "Bytes in the spool", health.counts.size),
+            ("well", "1 where images are received and kept and nobody is needed", float(health.is_well)),
+            ("start_time_seconds", "When all of the agent ran, 0 while it starts", health.started or 0.0),
+            ("spool_files", "Files in the spool", health.counts.files),
+            ("spool_bytes", "Bytes of the files in the spool", health.counts.size),
             ("spool_free_bytes", "Bytes free on the spool's disk", health.free_bytes),
             ("lost_files", "Files that were noted and are gone", health.lost),
-            ("well", "1 where images are received and kept", int(health.is_well)),
+            ("troubles", "Parts that do not work now", len(health.troubles)),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value)
+        if health.clock_behind_s is not None:
+            text = "Seconds that the chain's newest block is ahead of this machine's clock"
+            yield GaugeMetricFamily(PREFIX + "clock_behind_seconds", text, health.clock_behind_s)
         refused = CounterMetricFamily(PREFIX + "refused", "Refusals and troubles", labels=["source", "reason"])
         for (source, word), count in health.refused.items():
             refused.add_metric([source, word], count)
         yield refused
+        up = GaugeMetricFamily(PREFIX + "worker_up", "1 where a worker process runs", labels=["worker"])
         restarts = CounterMetricFamily(PREFIX + "worker_restarts", "Restarts of worker processes", labels=["worker"])
-        for name, (_, count) in health.workers.items():
+        for name, (pid, count) in health.workers.items():
+            up.add_metric([name], float(pid is not None))
             restarts.add_metric([name], count)
-        yield restarts
-        alarms = GaugeMetricFamily(PREFIX + "alarms", "Alarms that need somebody", labels=["alarm"])
-        for alarm in health.alarms:
-            alarms.add_metric([alarm.partition(":")[0]], 1)
+        yield from (up, restarts)
+        alarms = GaugeMetricFamily(PREFIX + "alarms", "Alarms that need somebody, by kind", labels=["alarm"])
+        kinds = Counter(alarm.partition(":")[0] for alarm in health.alarms)
+        for kind in dict.fromkeys((*ALARMS, *kinds)):
+            alarms.add_metric([kind], kinds[kind])
         yield alarms
         yield from _anchoring(health.anchoring or {})
 
 
+def _files(health: Health) -> Iterator[Metric]:
+    files = GaugeMetricFamily(
+        PREFIX + "files", "Files that were received, by source, step and state", labels=["source", "step", "state"]
+    )
+    states = health.counts.states
+    for source in dict.fromkeys(source for source, _, _ in states):
+        for step, known in STEPS.items():
+            for state in known:
+                files.add_metric([source, step, state], states.get((source, step, state), 0))
+    yield files
+    oldest = GaugeMetricFamily(PREFIX + "oldest_waiting_seconds", "Age of the oldest file that waits", labels=["step"])
+    for step, since in (("forward", health.counts.oldest_forward), ("seal", health.counts.oldest_seal)):
+        oldest.add_metric([step], 0.0 if since is None else max(0.0, health.at - since / 1e6))
+    yield oldest
+
+
 def _anchoring(status: Mapping[str, Any]) -> Iterator[Metric]:
-    for name, text in (
-        ("queued", "Records that are not in the log yet"),
-        ("log_size", "Records in the log"),
-        ("anchored_size", "Records in an anchored block"),
-        ("final_size", "Records that are final on chain"),
-        ("last_anchor_at", "Time of the last anchor"),
-        ("spent_today_wei", "Wei spent on anchors today (UTC)"),
+    forecast = status.get("forecast") or {}
+    for name, text, value in (
+        ("queued_records", "Records that are not in the log yet", status.get("queued")),
+        ("records", "Records in the log", status.get("log_size")),
+        ("anchored_records", "Records of the log that a block has", status.get("anchored_size")),
+        ("final_records", "Records of the log that are final on chain", status.get("final_size")),
+        ("last_anchor_timestamp_seconds", "When the newest anchor was sent", status.get("last_anchor_at")),
+        ("spent_today_wei", "Wei spent on anchors today (UTC)", status.get("spent_today_wei")),
+        ("account_left_days", "Days that the account's balance lasts", forecast.get("days_left")),
     ):
-        if isinstance(status.get(name), int | float):
-            yield GaugeMetricFamily("scanseal_log_" + name, text, status[name])
+        if isinstance(value, int | float):
+            yield GaugeMetricFamily("scanseal_log_" + name, text, value)
 
 
 class HealthServer:
-    """Answers GET on a port of its own; a `Part`."""
+    """Answers GET on a port of its own; a `Part`. `/healthz` answers 503 where somebody is needed, `/status` 200 whatever it
+    says."""
 
     def __init__(self, host: str, port: int, look: Callable[[], Health]) -> None:
         self._address, self._look = (host, port), look
@@ -127,18 +183,30 @@ class HealthServer:
         registry.register(_Metrics(self._look))
         look = self._look
 
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Whoever asked has gone, or asked nonsense: no traceback on standard error."""
+                LOG.warning("an answer failed", exc_info=True)
+
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
 
             def do_GET(self) -> None:
+                try:
+                    self._answer(*self._found())
+                except ScanSealError as error:
+                    self._answer(503, JSON, json.dumps({"well": False, "troubles": {"store": str(error)}}).encode())
+
+            def _found(self) -> tuple[int, str, bytes]:
                 if self.path == "/metrics":
-                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
-                elif self.path in ("/healthz", "/status"):
-                    health = look()
-                    body = json.dumps(health.as_json(), indent=2).encode()
-                    self._answer(200 if health.is_well or self.path == "/status" else 503, "application/json", body)
-                else:
-                    self._answer(404, "text/plain", b"/healthz, /metrics\n")
+                    return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+                if self.path not in ("/healthz", "/status"):
+                    return 404, "text/plain", b"/healthz, /status, /metrics\n"
+                health = look()
+                status = 200 if health.is_well or self.path == "/status" else 503
+                return status, JSON, json.dumps(health.as_json(), indent=2).encode()
 
             def _answer(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)
@@ -151,10 +219,9 @@ class HealthServer:
                 """Nothing is logged of who asks."""
 
         try:
-            self._server = ThreadingHTTPServer(self._address, Handler)
+            self._server = Server(self._address, Handler)
         except OSError as error:
             raise FixInput(f"health: cannot listen on {self._address[0]}:{self._address[1]} ({error.strerror})") from error
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
     @property

@@ -13,7 +13,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from ledger.agent.receiver import Peer
-from ledger.agent.spool import Spool
+from ledger.agent.spool import Spool, reason
 from ledger.core.errors import FixInput, TryLater
 
 PAGE: Final = 100
@@ -60,9 +60,9 @@ class Poller:
             try:
                 while self.poll() and not self._stop.is_set():
                     pass
-            except (OSError, TryLater, FixInput) as error:
-                why = str(error.strerror) if isinstance(error, OSError) else str(error)
-                self._say("receive", f"{self._orthanc.source}: {why}")
+                self._say(f"receive {self._orthanc.source}", "")
+            except Exception as error:  # noqa: BLE001 - whatever it answers, it is asked again
+                self._say(f"receive {self._orthanc.source}", reason(error))
             self._stop.wait(self._orthanc.poll_s)
 
     def poll(self) -> bool:
@@ -114,6 +114,8 @@ class Poller:
         if any(peer.ae_title is None and peer.address is None for peer in self._orthanc.allow):
             return True
         metadata = self._json(f"/instances/{instance}/metadata?expand")
+        if not isinstance(metadata, dict):
+            raise TryLater("this is not Orthanc's answer to a question for metadata")
         sender = (str(metadata.get("RemoteAET", "")), str(metadata.get("RemoteIP", "")))
         return any(peer.admits(*sender) for peer in self._orthanc.allow)
 

@@ -33,6 +33,7 @@ class SealingWorker:
 
     def __init__(self, sources: Iterable[str], seals: Seals, spool: Spool, say: Callable[[str, str], None]) -> None:
         self._sources, self._seals, self._spool, self._say = frozenset(sources), seals, spool, say
+        self._name = f"seal {', '.join(sorted(self._sources))}"
         self._stop, self.wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="seal", daemon=True)
         self.last_error: str | None = None
@@ -61,7 +62,7 @@ class SealingWorker:
                     continue
             except ScanSealError as error:
                 self.last_error = str(error)
-                self._say("seal", str(error))
+                self._say(self._name, str(error))
                 self._stop.wait(1.0)
                 continue
             self.wake.wait(IDLE_S)
@@ -72,7 +73,7 @@ class SealingWorker:
         except (TryLater, NeedPermission) as error:
             self._spool.book.postpone_seal({file.number: backoff(file.seal_attempts, 60.0) for file in files})
             self.last_error = str(error)
-            self._say("seal", str(error))
+            self._say(self._name, str(error))
             return
         if {one.number for one in outcomes} != {file.number for file in files}:
             raise Stop("a file of the spool was left out when it was sealed")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ledger.core.errors import NeedPermission, TryLater
+from ledger.core.errors import NeedPermission, ScanSealError, TryLater
 from ledger.store.spool import Spooled, SpoolStore
 
 Steps = Callable[[str], None]
@@ -135,6 +135,13 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, without a value of an image or a file's name: our own words, or the system's."""
+    if isinstance(error, ScanSealError):
+        return str(error)
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 def backoff(attempts: int, longest_s: float = 600.0) -> int:

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from ledger.agent.agent import Part
+from ledger.core.errors import ScanSealError
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class WorkerProcess:
         self._line: Connection | None = None
         self.restarts = 0
         self.state: dict[str, Any] = {}
-        """What the worker told of itself last."""
+        """What the worker told of itself last; in `troubles`, part -> what does not work, None where it does."""
 
     def start(self) -> None:
         self._begin()
@@ -62,7 +63,8 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+        """None where it does not run."""
+        return self._process.pid if self._process is not None and self._process.is_alive() else None
 
     def _begin(self) -> None:
         ours, theirs = self._context.Pipe()
@@ -111,6 +113,8 @@ class WorkerProcess:
             self._say(str(told["part"]), str(told["reason"]))
         else:
             self.state = told
+            for part, reason in ({self.name: None} | dict(told.get("troubles", {}))).items():
+                self._say(part, str(reason or ""))
 
 
 class Loop:
@@ -155,7 +159,8 @@ class Line:
         try:
             while True:
                 try:
-                    self._tell_changes(state())
+                    with suppress(ScanSealError):
+                        self._tell_changes(state())
                     if self._connection.poll(2.0):
                         if not os.read(self._connection.fileno(), 65_536):
                             return
@@ -172,4 +177,9 @@ def _main(work: Callable[..., None], arguments: tuple[Any, ...], connection: Con
     # The agent decides when a worker ends: Ctrl-C reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    work(*arguments, Line(connection))
+    try:
+        work(*arguments, Line(connection))
+    except Exception:
+        # Not the traceback that multiprocessing would print: an error's message may name an image.
+        LOG.exception("a worker failed")
+        raise SystemExit(1) from None

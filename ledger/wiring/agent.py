@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ ANCHORING = "anchor"
 class Running:
     """An agent with what tells of it."""
 
+    site: str
     agent: Agent
     spool: Spool
     refusals: Refusals
@@ -62,21 +64,28 @@ class Running:
     ports: dict[str, Receiver]
 
     def health(self) -> Health:
-        anchoring = next((worker.state for worker in self.workers if worker.name == ANCHORING), None)
+        states = {worker.name: worker.state for worker in self.workers}
+        anchoring = states.get(ANCHORING)
         alarms = [f"file lost: {self.agent.lost} files of the spool are gone"] if self.agent.lost else []
-        for worker in self.workers:
-            alarms += [f"key barred: {name} is {word} on chain" for name, word in worker.state.get("barred", {}).items()]
+        for state in states.values():
+            alarms += [f"key barred: {name} is {word} on chain" for name, word in state.get("barred", {}).items()]
         alarms += [f"{one['word']}: {one['detail']}" for one in (anchoring or {}).get("alarms", ())]
         return Health(
             time.time(),
+            self.site,
+            os.getpid(),
+            version("scanseal"),
+            self.agent.started,
+            {name: port for name, part in self.ports.items() if (port := part.port)},
             self.spool.book.counts(),
             self.spool.free(),
             self.agent.lost,
             self.refusals.counts(),
             {worker.name: (worker.pid, worker.restarts) for worker in self.workers},
-            {worker.name: str(worker.state["error"]) for worker in self.workers if worker.state.get("error")},
+            self.refusals.troubles(),
             tuple(alarms),
             anchoring,
+            next((state["clock_behind_s"] for state in states.values() if "clock_behind_s" in state), None),
         )
 
 
@@ -105,7 +114,9 @@ def agent(site: Site, settings: Settings, step: Steps = nothing) -> Iterator[Run
         sends = {source.name: source.destination is not None for source in settings.source}
         ports = {name: part for name, part in sources.items() if isinstance(part, Receiver)}
         parts: list[Part] = [*workers, commitment]
-        running = Running(Agent(spool, parts, list(sources.values()), sends.get), spool, refusals, tuple(workers), ports)
+        running = Running(
+            site.name, Agent(spool, parts, list(sources.values()), sends.get), spool, refusals, tuple(workers), ports
+        )
         if settings.health.port:
             parts.append(HealthServer(settings.health.host, settings.health.port, running.health))
         yield running
@@ -121,11 +132,17 @@ def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
         keys = _Keys(site, store)
         seals = {source.name: (keys.acquirer(source.device), keys.gateway(source.gateway)) for source in settings.source}
         beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names)
-        workers = [
-            SealingWorker([name], AgentSeals(acquirer, gateway, beacons, settings.hash), spool, line.say)
+        workers = {
+            name: SealingWorker([name], AgentSeals(acquirer, gateway, beacons, settings.hash), spool, line.say)
             for name, (acquirer, gateway) in seals.items()
-        ]
-        line.serve([beacons, *workers], [one.wake for one in workers], beacons.state)
+        }
+
+        def state() -> dict[str, Any]:
+            known = beacons.state()
+            own: dict[str, str | None] = {f"seal {name}": worker.last_error for name, worker in workers.items()}
+            return known | {"troubles": own | {"chain": known.pop("error")}}
+
+        line.serve([beacons, *workers.values()], [one.wake for one in workers.values()], state)
 
 
 def forward(folder: Path, settings: Settings, name: str, step: Steps, line: Line) -> None:
@@ -136,7 +153,7 @@ def forward(folder: Path, settings: Settings, name: str, step: Steps, line: Line
         spool = _spool(site, store, settings, step)
         one = next(one for one in settings.destination if one.name == name)
         worker = forwarder(one, settings, spool, line.say)
-        line.serve([worker], [worker.wake], lambda: {"error": worker.last_error})
+        line.serve([worker], [worker.wake], lambda: {"troubles": {f"forward to {name}": worker.last_error}})
 
 
 def anchor(folder: Path, line: Line) -> None:
@@ -148,7 +165,7 @@ def anchor(folder: Path, line: Line) -> None:
 
         def state() -> dict[str, Any]:
             status = carrier.status()
-            return status.as_json() | {"error": status.last_error}
+            return status.as_json() | {"troubles": {ANCHORING: status.last_error}}
 
         line.serve([loop], [], state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ledger.store.spool import Sealing, Spooled
 from ledger.wiring.beacons import Beacons
 from ledger.wiring.images import sealable
 
+_QUOTED = re.compile(r"b?'[^']*'|b?\"[^\"]*\"")
+_TAG = re.compile(r"\([0-9a-f]{4},[0-9a-f]{4}\)")
 _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber")
 
 
@@ -58,7 +61,7 @@ class AgentSeals:
                 outcomes.append(Sealing(file.number, "none", detail="an object without pixels"))
                 continue
             except Unreadable as error:
-                outcomes.append(Sealing(file.number, "refused", detail=str(error).replace(str(path), "the image")))
+                outcomes.append(Sealing(file.number, "refused", detail=_without_values(error)))
                 continue
             except FileNotFoundError:
                 outcomes.append(Sealing(file.number, "refused", detail="its file is gone from the spool"))
@@ -94,3 +97,8 @@ class AgentSeals:
         self._beacons.require(self._gateway.key, Role.HOLD)
         ids = self._gateway.receive([(image, sealed) for _, image, sealed in images])
         return [Sealing(number, "received", record_id) for (number, _, _), record_id in zip(images, ids, strict=True)]
+
+
+def _without_values(error: Unreadable) -> str:
+    """Why an image cannot be read. What a parser quotes, or takes for a tag where it lost its way, may be part of a value."""
+    return _TAG.sub("an element", _QUOTED.sub("...", str(error)))

@@ -1,7 +1,9 @@
 """Structured logs of long-running processes: one JSON object a line, on standard error, without anything of an image.
 
 What this package logs are words, counts and names from its own settings. Libraries may put a value of an image into a message
-(a peer's UID, a file's name), so that of theirs only the place is kept.
+(a peer's UID, a file's name), so that of theirs only the place is kept. Nothing else writes to standard error: what Python
+would print by itself (a thread's, a worker's or a finaliser's traceback) goes the same way, and a log record that cannot be
+written is dropped.
 """
 
 from __future__ import annotations
@@ -68,10 +70,12 @@ def configure(process: str = "agent") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    logging.raiseExceptions = False
     logging.captureWarnings(True)
     logging.getLogger("pynetdicom").setLevel(logging.WARNING)
     threading.excepthook = _thread_failed
     sys.excepthook = _failed
+    sys.unraisablehook = _unraisable
 
 
 def _named(process: str) -> Any:
@@ -85,8 +89,15 @@ def _named(process: str) -> Any:
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     if failure.exc_value is not None:
         name = failure.thread.name if failure.thread is not None else "?"
-        logging.getLogger(OWN).error("a thread failed", extra={"thread": name, "error": where(failure.exc_value)})
+        logging.getLogger(OWN).error("a thread failed", extra={"part": name, "error": where(failure.exc_value)})
 
 
-def _failed(_: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _unraisable(failure: sys.UnraisableHookArgs) -> None:
+    if failure.exc_value is not None:
+        logging.getLogger(OWN).error("a clean-up failed", extra={"error": where(failure.exc_value)})
+
+
+def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
     logging.getLogger(OWN).error("the process failed", extra={"error": where(error.with_traceback(trace))})
