@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,6 +54,9 @@ _NEVER = (
     pkcs11.MechanismParamInvalid,
 )
 """What a token says that can't do it, today or tomorrow."""
+_PAUSES_S = (0.0, 0.05, 0.2)
+"""Before each new start of a module in one call. SoftHSM2 does not see a token in the milliseconds in which another process
+logs it in (2.6.1: its file is written in place), so one start is not enough."""
 _OUTSIDE = (
     pkcs11.DeviceError,
     pkcs11.DeviceMemory,
@@ -95,8 +99,8 @@ class Token:
     """A token of this machine, by its module and its label.
 
     Where a session broke (the token was taken out, somebody logged it out, the module was started anew, the process forked)
-    the module is started anew, once a call. Every method may raise FixInput (module, token, key or PIN are wrong),
-    NeedPermission (the PIN is locked) and TryLater.
+    the module is started anew, and what was asked is asked again. Every method may raise FixInput (module, token, key or PIN
+    are wrong), NeedPermission (the PIN is locked) and TryLater.
     """
 
     def __init__(self, module: Path, label: str, pin: Pin) -> None:
@@ -116,8 +120,7 @@ class Token:
 
         def found(session: _Session) -> tuple[bytes, bool]:
             private = session.private_key(key)
-            never_outside = _is_true(private, Attribute.LOCAL) and _is_true(private, Attribute.NEVER_EXTRACTABLE)
-            return session.public_key(key), never_outside
+            return session.public_key(key), _is_true(private, Attribute.NEVER_EXTRACTABLE)
 
         return self._using(found)
 
@@ -151,13 +154,15 @@ class Token:
             try:
                 return self._once(module, action)
             except PKCS11Error as error:
-                if not again or isinstance(error, _NEVER):
-                    raise self._explained(error, module) from error
-            try:
-                module.restart()
-                return self._once(module, action)
-            except PKCS11Error as error:
-                raise self._explained(error, module) from error
+                failure = error
+            for pause in _PAUSES_S if again and not isinstance(failure, _NEVER) else ():
+                time.sleep(pause)
+                try:
+                    module.restart()
+                    return self._once(module, action)
+                except PKCS11Error as error:
+                    failure = error
+            raise self._explained(failure, module) from failure
 
     def _once(self, module: _Module, action: Callable[[_Session], Answer]) -> Answer:
         session = module.session(self._label, self._pin)
@@ -168,6 +173,8 @@ class Token:
         what = f"the token {self._label!r}"
         if isinstance(error, pkcs11.NoSuchToken) and not self._was_there:
             return FixInput(f"no token {self._label!r} in {self._module}: {_listed('there is', module.labels())}")
+        if isinstance(error, pkcs11.UserPinNotInitialized):
+            return FixInput(f"{what} has no user PIN yet: set one by its maker's tool")
         if isinstance(error, pkcs11.MultipleTokensReturned):
             return FixInput(f"more than one token is called {self._label!r}: give them different labels")
         if isinstance(error, pkcs11.NoSuchKey | pkcs11.MultipleObjectsReturned):
@@ -329,7 +336,7 @@ def _logged_in(module: Path, token: pkcs11.Token, pin: Pin) -> pkcs11.Session:
     """
     what = f"the token {token.label!r}"
     if token.flags & TokenFlag.USER_PIN_LOCKED:
-        raise _explained_login(pkcs11.PinLocked(), what)
+        raise _no_login(pkcs11.PinLocked(), what)
     if token.flags & TokenFlag.USER_PIN_FINAL_TRY:
         raise NeedPermission(
             f"{what} locks its PIN at the next wrong one, so none was tried: "
@@ -347,15 +354,13 @@ def _logged_in(module: Path, token: pkcs11.Token, pin: Pin) -> pkcs11.Session:
     except _WRONG_PIN as error:
         _refused[module, token.label] = mark
         raise refusal from error
-    except (pkcs11.UserPinNotInitialized, pkcs11.PinLocked, pkcs11.PinExpired) as error:
-        raise _explained_login(error, what) from error
+    except (pkcs11.PinLocked, pkcs11.PinExpired) as error:
+        raise _no_login(error, what) from error
     _refused.pop((module, token.label), None)
     return session
 
 
-def _explained_login(error: PKCS11Error, what: str) -> ScanSealError:
-    if isinstance(error, pkcs11.UserPinNotInitialized):
-        return FixInput(f"{what} has no user PIN yet: set one by its maker's tool")
+def _no_login(error: PKCS11Error, what: str) -> NeedPermission:
     if isinstance(error, pkcs11.PinExpired):
         return NeedPermission(f"{what} wants a new PIN: set one by its maker's tool")
     return NeedPermission(

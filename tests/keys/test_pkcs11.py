@@ -25,7 +25,7 @@ from ledger.core.certificates import Device
 from ledger.core.errors import FixInput, NeedPermission, ScanSealError, Stop, TryLater
 from ledger.keys import authority, pkcs11, signers
 from ledger.keys.pkcs11 import Pkcs11Signer, Place
-from ledger.keys.tokens import _explained_login
+from ledger.keys.tokens import _no_login
 from tests.keys.softhsm import OFFICER_PIN, PIN, SoftHsm, softhsm
 
 # python-pkcs11 ends a search that a broken session had refused to begin, and says that this fails.
@@ -35,6 +35,7 @@ PARAMETERS = {"secp256k1": "06052b8104000a", "p256": "06082a8648ce3d030107", "br
 DEVICE = Device("Acme", "CT 3000", "4711", "CT1", "Site")
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 DIGEST = bytes(range(32))
+USER_PIN_BLOB = 0x8000534D
 PIN_COUNT_LOW, PIN_FINAL_TRY, PIN_LOCKED = 0x10000, 0x20000, 0x40000
 
 
@@ -218,6 +219,12 @@ def test_a_key_that_came_from_outside_is_said_to(place):
     session.close()
     signer, never_outside = pkcs11.existing(place)
     assert not never_outside
+    put(replace(place, key_label="ct2"), "p256", EXTRACTABLE=True)
+    session = restarted(place).open(rw=True, user_pin=PIN)
+    (once_extractable,) = session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: "ct2"})
+    once_extractable[Attribute.EXTRACTABLE] = False
+    session.close()
+    assert pkcs11.existing(replace(place, key_label="ct2"))[1] is False
     signatures.check(signer.public_key_der, DIGEST, signer.sign(DIGEST))
 
 
@@ -273,18 +280,22 @@ def test_a_locked_pin_says_who_can_help(hsm, place):
         pkcs11.make(place, "p256")
 
 
-@pytest.mark.parametrize(
-    ("answer", "kind", "said"),
-    [
-        (p11.PinLocked(), NeedPermission, "security officer"),
-        (p11.PinExpired(), NeedPermission, "new PIN"),
-        (p11.UserPinNotInitialized(), FixInput, "no user PIN"),
-    ],
-)
-def test_what_else_a_token_answers_to_a_login_is_said(answer, kind, said):
-    told = _explained_login(answer, "the token 'x'")
-    assert isinstance(told, kind)
-    assert said in str(told)
+@pytest.mark.parametrize(("answer", "said"), [(p11.PinLocked(), "security officer"), (p11.PinExpired(), "new PIN")])
+def test_what_else_a_token_answers_to_a_login_is_said(answer, said):
+    """SoftHSM2 never locks a PIN nor lets it expire, so it gives neither answer."""
+    assert said in str(_no_login(answer, "the token 'x'"))
+
+
+def test_a_token_without_a_user_pin_says_so(hsm, place):
+    """SoftHSM2's tool always sets both PINs; the user's is taken out of the token's file."""
+    (file,) = hsm.tokens.glob("*/token.object")
+    content = file.read_bytes()
+    kind = USER_PIN_BLOB.to_bytes(8, "big")
+    assert content.count(kind) == 1
+    file.write_bytes(content.replace(kind, (USER_PIN_BLOB + 0x100).to_bytes(8, "big")))
+    p11.lib(str(place.module)).reinitialize()
+    with pytest.raises(FixInput, match="no user PIN yet"):
+        pkcs11.make(place, "p256")
 
 
 def test_the_pin_of_the_environment(place, monkeypatch):
@@ -417,19 +428,30 @@ def test_a_signature_that_is_not_the_keys_is_never_given_out(place):
         authority.request(DEVICE, signer)
 
 
-def test_a_process_that_forks_signs_on_both_sides(place):
+@pytest.mark.parametrize("notices", [False, True])
+def test_a_process_that_forks_signs_on_both_sides(hsm, place, notices):
+    """A child starts the module anew, whether or not the module notices the fork by itself."""
+    hsm.configuration.write_text(f"{hsm.configuration.read_text()}library.reset_on_fork = {str(notices).lower()}\n")
+    restarted(place)
     signer = pkcs11.make(place, "p256")
-    signer.sign(DIGEST)
+    of_the_parent = [p11.lib(str(place.module)).get_token(token_label=place.token).open() for _ in range(3)][-1]
+
+    def child() -> list[bytes]:
+        signed = [signer.sign(DIGEST) for _ in range(20)]
+        with pytest.raises(p11.SessionHandleInvalid):
+            of_the_parent.generate_random(8)
+        return signed
+
     context = multiprocessing.get_context("fork")
     found = context.SimpleQueue()
-    children = [context.Process(target=lambda: found.put([signer.sign(DIGEST) for _ in range(20)])) for _ in range(2)]
-    for child in children:
-        child.start()
+    children = [context.Process(target=lambda: found.put(child())) for _ in range(2)]
+    for process in children:
+        process.start()
     mine = [signer.sign(DIGEST) for _ in range(20)]
+    for process in children:
+        process.join(30)
+        assert process.exitcode == 0
     theirs = [signature for _ in children for signature in found.get()]
-    for child in children:
-        child.join(30)
-        assert child.exitcode == 0
     for signature in mine + theirs:
         signatures.check(signer.public_key_der, DIGEST, signature)
 
