@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,6 +23,8 @@ from ledger.store.spool import Counts
 LOG = logging.getLogger(__name__)
 PREFIX = "scanseal_agent_"
 JSON = "application/json"
+ANSWERS_WITHIN_S = 5.0
+ANSWER_LIMIT = 1 << 20
 STEPS = {"forward": ("none", "waiting", "sent"), "seal": ("waiting", "sealed", "received", "none", "refused")}
 ALARMS = (
     "file lost",
@@ -232,3 +235,16 @@ class HealthServer:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+
+
+def asked(host: str, port: int) -> dict[str, Any] | None:
+    """What the agent at this port says of itself; None where nothing answers, or something else does."""
+    connection = HTTPConnection({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, timeout=ANSWERS_WITHIN_S)  # noqa: S104
+    try:
+        connection.request("GET", "/status")
+        told = json.loads(connection.getresponse().read(ANSWER_LIMIT))
+    except (OSError, HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return told if isinstance(told, dict) and "well" in told else None

@@ -5,11 +5,13 @@ docs/agent.md shows a complete file. Times are in seconds, sizes in bytes unless
 
 from __future__ import annotations
 
+import re
 import ssl
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ledger.core.errors import FixInput
@@ -29,6 +31,14 @@ class Peer(_Part):
 
     ae_title: AETitle | None = None
     address: str | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else str(ip_address(value))
+        except ValueError:
+            raise ValueError("an address is written in numbers, as 192.0.2.10: a name is looked up by nobody") from None
 
 
 class Tls(_Part):
@@ -59,6 +69,14 @@ class _Source(_Part):
         return self
 
 
+def _require_named(name: str, role: str, allow: tuple[Peer, ...]) -> None:
+    if role == "acquire" and not (allow and all(peer.ae_title and peer.address for peer in allow)):
+        raise ValueError(
+            f"source {name}: an acquiring source names in `allow` the modality's AE title and address, both of each: "
+            "what anybody may send is nobody's acquisition"
+        )
+
+
 class Reply(_Part):
     """A modality that asks for storage commitment."""
 
@@ -84,11 +102,7 @@ class DicomSource(_Source):
 
     @model_validator(mode="after")
     def _is_bounded(self) -> DicomSource:
-        if self.role == "acquire" and not any(peer.ae_title and peer.address for peer in self.allow):
-            raise ValueError(
-                f"source {self.name}: an acquiring source names in `allow` the modality's AE title and address: "
-                "what anybody may send is nobody's acquisition"
-            )
+        _require_named(self.name, self.role, self.allow)
         if self.reply_to is not None and self.destination is None:
             raise ValueError(f"source {self.name}: storage commitment is the PACS's: reply_to needs a destination")
         if self.tls is not None and not (self.tls.certificate and self.tls.key):
@@ -118,8 +132,7 @@ class OrthancSource(_Source):
 
     @model_validator(mode="after")
     def _is_bounded(self) -> OrthancSource:
-        if self.role == "acquire" and not any(peer.ae_title and peer.address for peer in self.allow):
-            raise ValueError(f"source {self.name}: an acquiring source names in `allow` the modality's AE title and address")
+        _require_named(self.name, self.role, self.allow)
         return self
 
 
@@ -202,10 +215,20 @@ def read_settings(path: Path) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "union_tag_invalid":  # its words quote what was given
+            first["msg"] = f"its kind is one of {first['ctx']['expected_tags']}"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise FixInput(f"{path}: {place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}{more}") from error
     except (ValueError, OSError) as error:
-        raise FixInput(f"{path}: not a TOML file ({error})") from error
+        raise FixInput(f"{path}: not a TOML file ({_place(error)})") from error
+
+
+def _place(error: Exception) -> str:
+    """Where a TOML file is wrong: the words before that may quote it."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    found = re.search(r"at (line \d+, column \d+|end of document)", str(error))
+    return found[0] if found else type(error).__name__
 
 
 def server_tls(tls: Tls | None) -> ssl.SSLContext | None:

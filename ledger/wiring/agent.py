@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,6 @@ from ledger.agent.spool import Spool, Steps, nothing
 from ledger.agent.workers import Line, Loop, WorkerProcess
 from ledger.core.certificates import Device
 from ledger.core.errors import FixInput
-from ledger.keys import signers
 from ledger.register import Sealer
 from ledger.store.spool import SpoolStore
 from ledger.wiring import logs
@@ -45,8 +45,8 @@ from ledger.wiring.assembly_anchoring import carrier as carrier_of
 from ledger.wiring.beacons import Beacons
 from ledger.wiring.site import Site, read_site
 
-SEALING_NICENESS = 10
-"""Sealing follows when it can: receiving and forwarding come first."""
+NICENESS = 10
+"""Sealing and anchoring follow when they can: receiving and forwarding come first."""
 
 
 ANCHORING = "anchor"
@@ -96,9 +96,8 @@ def agent(site: Site, settings: Settings, step: Steps = nothing) -> Iterator[Run
     Raises FixInput, NeedPermission (before anything runs), TryLater (another one runs).
     """
     with only_one(site.folder / "agent.lock", "`scanseal agent run`"), opened(site) as store:
+        check_files(site, settings)
         _Keys(site, store).check(settings)
-        for destination in settings.destination:
-            client_tls(destination.tls)
         refusals = Refusals()
         spool = _spool(site, store, settings, step)
         workers = [WorkerProcess("seal", seal, (site.folder, settings, step), refusals.say)]
@@ -122,9 +121,33 @@ def agent(site: Site, settings: Settings, step: Steps = nothing) -> Iterator[Run
         yield running
 
 
+def check_files(site: Site, settings: Settings) -> None:
+    """Raises FixInput where a file that the settings name is missing or wrong; opens no key."""
+    for destination in settings.destination:
+        client_tls(destination.tls)
+    for source in settings.source:
+        for name in (source.device, source.gateway):
+            if name is not None:
+                site.device_key_path(name)
+        if source.device is not None:
+            _device(site, source.device)
+        if isinstance(source, DicomSource):
+            server_tls(source.tls)
+            client_tls(source.reply_to.tls if source.reply_to else None)
+        if isinstance(source, OrthancSource):
+            _password(source.password_file)
+
+
+def check_keys(site: Site, settings: Settings) -> None:
+    """Raises as `check_files`, and where a key does not open."""
+    check_files(site, settings)
+    with opened(site) as store:
+        _Keys(site, store).check(settings)
+
+
 def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
     """The sealing process: every source's files, with the keys that it names."""
-    os.nice(SEALING_NICENESS)
+    os.nice(NICENESS)
     logs.configure("seal")
     site = read_site(folder)
     with opened(site) as store:
@@ -158,6 +181,7 @@ def forward(folder: Path, settings: Settings, name: str, step: Steps, line: Line
 
 def anchor(folder: Path, line: Line) -> None:
     """The process that carries the site's log to the chain."""
+    os.nice(NICENESS)
     logs.configure(ANCHORING)
     with opened(read_site(folder)) as store:
         carrier = carrier_of(store)
@@ -176,9 +200,20 @@ def forwarder(one: PacsDestination, settings: Settings, spool: Spool, say: Calla
     return Forwarder(_pacs(one), sources, spool, say)
 
 
+def spool_folder(site: Site, settings: Settings) -> Path:
+    return settings.spool.folder if settings.spool.folder.is_absolute() else site.folder / settings.spool.folder
+
+
+def free_for(site: Site, settings: Settings) -> int:
+    """Bytes that are free where the spool is, or will be."""
+    folder = spool_folder(site, settings)
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
 def _spool(site: Site, store: Opened, settings: Settings, step: Steps) -> Spool:
-    folder = settings.spool.folder if settings.spool.folder.is_absolute() else site.folder / settings.spool.folder
-    return Spool(folder, SpoolStore(store.store), settings.spool.min_free_mb << 20, settings.spool.keep_s, step)
+    return Spool(
+        spool_folder(site, settings), SpoolStore(store.store), settings.spool.min_free_mb << 20, settings.spool.keep_s, step
+    )
 
 
 class _Keys:
@@ -199,21 +234,25 @@ class _Keys:
     def acquirer(self, name: str | None) -> Acquirer | None:
         if name is None:
             return None
-        certificate = self._site.certificates().get(name)
-        holder = certificate.holder() if certificate is not None else None
-        if not isinstance(holder, Device):
-            raise FixInput(f"{name} has no certificate of a device here: `scanseal device approve {name}` first")
-        return Acquirer(self._sealer(name), holder)
+        return Acquirer(self._sealer(name), _device(self._site, name))
 
     def gateway(self, name: str | None) -> Gateway | None:
         return None if name is None else _gateway(self._sealer(name), self._store)
 
     def _sealer(self, name: str) -> Sealer:
         if name not in self._sealers:
-            signer = signers.load(self._site.device_key_path(name), self._site.passphrase())
+            signer = self._site.signer(name)
             self._sealers[name] = Sealer(self._store.journal, signer, self._trust.domain, time.time)
             self.names[signer.key] = name
         return self._sealers[name]
+
+
+def _device(site: Site, name: str) -> Device:
+    certificate = site.certificates().get(name)
+    holder = certificate.holder() if certificate is not None else None
+    if not isinstance(holder, Device):
+        raise FixInput(f"{name} has no certificate of a device here: `scanseal device approve {name}` first")
+    return holder
 
 
 def _gateway(sealer: Sealer, store: Opened) -> Gateway:
