@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,10 +42,7 @@ class Poller:
     def __init__(self, orthanc: Orthanc, spool: Spool, say: Callable[[str, str], None]) -> None:
         self._orthanc, self._spool, self._say = orthanc, spool, say
         self._place = spool.folder / f"{orthanc.source}.last"
-        headers = urllib3.make_headers(basic_auth=f"{orthanc.user}:{orthanc.password or ''}") if orthanc.user else {}
-        timeout = urllib3.Timeout(connect=5.0, read=60.0)
-        trusted = {"ca_certs": orthanc.ca_file} if orthanc.ca_file else {}
-        self._http = urllib3.PoolManager(2, headers=headers, timeout=timeout, retries=False, **trusted)
+        self._http = _client(orthanc)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"poll {orthanc.source}", daemon=True)
 
@@ -120,18 +118,7 @@ class Poller:
         return any(peer.admits(*sender) for peer in self._orthanc.allow)
 
     def _json(self, path: str) -> Any:
-        try:
-            response = self._http.request("GET", self._orthanc.url + path)
-        except HTTPError as error:
-            raise TryLater(f"Orthanc is out of reach ({type(error).__name__})") from error
-        if response.status in (401, 403):
-            raise FixInput("Orthanc does not accept the user and password")
-        if response.status != 200:
-            raise TryLater(f"Orthanc answers {response.status}")
-        try:
-            return json.loads(response.data)
-        except ValueError as error:
-            raise TryLater("Orthanc's answer is no JSON") from error
+        return _answer(self._http, self._orthanc.url + path)
 
     def _last(self) -> int:
         try:
@@ -149,3 +136,35 @@ class Poller:
             os.fsync(file.fileno())
         part.replace(self._place)
         self._spool.step("place noted")
+
+
+def version(orthanc: Orthanc) -> str:
+    """The version that it says it has. Raises TryLater where it does not answer, FixInput where it does not let us in."""
+    with _client(orthanc) as http:
+        told = _answer(http, f"{orthanc.url}/system")
+    found = re.fullmatch(r"[\w.+-]{1,40}", str(told.get("Version", ""))) if isinstance(told, dict) else None
+    if found is None:
+        raise TryLater("this is not an Orthanc's answer")
+    return found[0]
+
+
+def _client(orthanc: Orthanc) -> urllib3.PoolManager:
+    headers = urllib3.make_headers(basic_auth=f"{orthanc.user}:{orthanc.password or ''}") if orthanc.user else {}
+    timeout = urllib3.Timeout(connect=5.0, read=60.0)
+    trusted = {"ca_certs": orthanc.ca_file} if orthanc.ca_file else {}
+    return urllib3.PoolManager(2, headers=headers, timeout=timeout, retries=False, **trusted)
+
+
+def _answer(http: urllib3.PoolManager, url: str) -> Any:
+    try:
+        response = http.request("GET", url)
+    except HTTPError as error:
+        raise TryLater(f"Orthanc is out of reach ({type(error).__name__})") from error
+    if response.status in (401, 403):
+        raise FixInput("Orthanc does not accept the user and password")
+    if response.status != 200:
+        raise TryLater(f"Orthanc answers {response.status}")
+    try:
+        return json.loads(response.data)
+    except ValueError as error:
+        raise TryLater("Orthanc's answer is no JSON") from error

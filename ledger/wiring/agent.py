@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,6 +31,7 @@ from ledger.agent.settings import (
     client_tls,
     server_tls,
 )
+from ledger.agent.settings import Peer as Sender
 from ledger.agent.spool import Spool, Steps, nothing
 from ledger.agent.workers import Line, Loop, WorkerProcess
 from ledger.core.certificates import Device
@@ -197,7 +198,7 @@ def anchor(folder: Path, line: Line) -> None:
 def forwarder(one: PacsDestination, settings: Settings, spool: Spool, say: Callable[[str, str], None]) -> Forwarder:
     """What sends to a destination, not yet running."""
     sources = [source.name for source in settings.source if source.destination == one.name]
-    return Forwarder(_pacs(one), sources, spool, say)
+    return Forwarder(pacs(one), sources, spool, say)
 
 
 def spool_folder(site: Site, settings: Settings) -> Path:
@@ -261,7 +262,7 @@ def _gateway(sealer: Sealer, store: Opened) -> Gateway:
 
 def _routes(settings: Settings) -> tuple[Route, ...]:
     """The sources whose modality asks for storage commitment."""
-    pacs = {one.name: _pacs(one) for one in settings.destination}
+    known = {one.name: pacs(one) for one in settings.destination}
     routes = []
     for one in settings.source:
         if isinstance(one, DicomSource) and one.reply_to is not None and one.destination is not None:
@@ -269,11 +270,12 @@ def _routes(settings: Settings) -> tuple[Route, ...]:
             modality = Pacs(
                 f"the modality of {one.name}", to.host, to.port, to.ae_title, one.ae_title, client_tls(to.tls), 30.0
             )
-            routes.append(Route(one.name, modality, pacs[one.destination]))
+            routes.append(Route(one.name, modality, known[one.destination]))
     return tuple(routes)
 
 
-def _pacs(one: PacsDestination) -> Pacs:
+def pacs(one: PacsDestination) -> Pacs:
+    """A destination as a peer. Raises FixInput where its certificate cannot be loaded."""
     return Pacs(one.name, one.host, one.port, one.ae_title, one.calling_ae_title, client_tls(one.tls), one.timeout_s)
 
 
@@ -281,13 +283,20 @@ def _source(one: Source, spool: Spool, refusals: Refusals, commitment: Commitmen
     forward = one.destination is not None
     if isinstance(one, FolderSource):
         return Watcher(Folder(one.name, one.path, forward, one.settle_s, one.remove), spool, refusals.say)
-    allow = tuple(Peer(peer.ae_title, peer.address) for peer in one.allow) or (Peer(),)
     if isinstance(one, OrthancSource):
-        password = _password(one.password_file)
-        url = one.url.rstrip("/")
-        ca = str(one.ca_file) if one.ca_file else None
-        return Poller(Orthanc(one.name, url, forward, one.user, password, allow, one.poll_s, ca), spool, refusals.say)
-    return _receiver(one, forward, allow, spool, refusals.count, commitment, settings)
+        return Poller(orthanc(one), spool, refusals.say)
+    return _receiver(one, forward, _allowed(one.allow), spool, refusals.count, commitment, settings)
+
+
+def _allowed(peers: Sequence[Sender]) -> tuple[Peer, ...]:
+    return tuple(Peer(peer.ae_title, peer.address) for peer in peers) or (Peer(),)
+
+
+def orthanc(one: OrthancSource) -> Orthanc:
+    """Where its instances are asked for, and how. Raises FixInput where its password cannot be read."""
+    ca = str(one.ca_file) if one.ca_file else None
+    url, password, forward = one.url.rstrip("/"), _password(one.password_file), one.destination is not None
+    return Orthanc(one.name, url, forward, one.user, password, _allowed(one.allow), one.poll_s, ca)
 
 
 def _receiver(
