@@ -3,7 +3,7 @@
     python -m benchmarks.keys [--signatures 2000] [--rounds 5] [--json]
     python -m benchmarks.keys --key site/keys/ct1.pkcs11.toml      # a key of your own token instead
 
-Without --key it makes a SoftHSM2 token in a temporary folder. What is timed is the signer as sealing uses it: what the token signs,
+Without --key it makes a SoftHSM2 token in a temporary folder. What is timed is the signer as sealing uses it: the signature,
 low s, and the check against the public key before the signature is given out. The check is shown by itself too.
 """
 

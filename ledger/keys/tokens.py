@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, TokenFlag
+from pkcs11 import DEFAULT, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, TokenFlag
 
 from ledger.core.errors import FixInput, NeedPermission, ScanSealError, TryLater
 
@@ -229,7 +229,9 @@ class _Session:
                 store=True,
                 capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
                 mechanism=Mechanism.EC_KEY_PAIR_GEN,
-                private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
+                # tpm2-pkcs11 refuses to be told that a key does not encrypt, which no mechanism on these curves does anyway.
+                public_template={Attribute.ENCRYPT: DEFAULT},
+                private_template={Attribute.DECRYPT: DEFAULT, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
             )
             try:
                 _fit(private, key)
@@ -391,4 +393,5 @@ def _listed(verb: str, names: list[str]) -> str:
 
 
 def _words(error: PKCS11Error) -> str:
-    return type(error).__name__ if type(error) is not PKCS11Error else "an answer of its maker's own"
+    """What a token answered: the name that the standard has for it, or the number."""
+    return type(error).__name__ if type(error) is not PKCS11Error else str(error)

@@ -133,7 +133,7 @@ def test_a_key_made_on_a_token_cannot_be_taken_out(curve, place):
     (key,) = session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
     with pytest.raises(p11.AttributeSensitive):
         key[Attribute.VALUE]
-    for attribute in ("EXTRACTABLE", "DERIVE", "DECRYPT", "UNWRAP"):
+    for attribute in ("EXTRACTABLE", "DERIVE", "UNWRAP"):
         assert not key[Attribute[attribute]]
     for attribute in ("SENSITIVE", "ALWAYS_SENSITIVE", "NEVER_EXTRACTABLE", "LOCAL", "PRIVATE", "SIGN"):
         assert key[Attribute[attribute]]
