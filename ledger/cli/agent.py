@@ -81,6 +81,37 @@ def agent_status(config: ConfigOption = None, site: SiteOption = None, json: Jso
         raise typer.Exit(NOT_WELL)
 
 
+@agent_app.command("doctor")
+def agent_doctor(
+    config: ConfigOption = None,
+    site: SiteOption = None,
+    store_test: Annotated[
+        bool, typer.Option("--store-test", help="Send each PACS a made-up image (patient SCANSEAL-TEST), which stays there.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Try everything that the agent needs, one by one, and say what to fix. May run beside the agent, and changes nothing.
+
+    Exit codes: 0 all is well, 2 something must be fixed here, 6 something outside is down.
+
+    Example: [bold]scanseal agent doctor[/bold]
+    """
+    from ledger.wiring import doctor
+
+    examined = doctor.examine(site, config, store_test=store_test)
+    if json:
+        write_json(examined.as_json())
+    else:
+        shown = table("", "check", "")
+        shown.show_header = False
+        words = {"well": "[green]well[/green]", "fix": "[bold red]FIX[/bold red]", "down": "[bold yellow]DOWN[/bold yellow]"}
+        for finding in examined.findings:
+            todo = f"\n[bold]{plain(finding.todo)}[/bold]" if finding.todo else ""
+            shown.add_row(words[finding.state], plain(finding.check), plain(finding.says) + todo)
+        OUT.print(shown)
+    raise typer.Exit(examined.exit_code)
+
+
 def _show(told: dict[str, Any]) -> None:
     shown = table("", "")
     shown.show_header = False
