@@ -39,11 +39,12 @@ from ledger.core.errors import FixInput
 from ledger.register import Sealer
 from ledger.store.spool import SpoolStore
 from ledger.wiring import logs
-from ledger.wiring.agent_seals import Acquirer, AgentSeals, Gateway
+from ledger.wiring.agent_seals import Acquirer, AgentSeals
 from ledger.wiring.anchors import only_one
 from ledger.wiring.assembly import Opened, opened
 from ledger.wiring.assembly_anchoring import carrier as carrier_of
 from ledger.wiring.beacons import Beacons
+from ledger.wiring.gateway import Receiving
 from ledger.wiring.site import Site, read_site
 
 NICENESS = 10
@@ -156,9 +157,10 @@ def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
         keys = _Keys(site, store)
         seals = {source.name: (keys.acquirer(source.device), keys.gateway(source.gateway)) for source in settings.source}
         beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names)
+        receiving = {name: Receiving(one, store.journal, beacons) for name, (_, one) in seals.items() if one is not None}
         workers = {
-            name: SealingWorker([name], AgentSeals(acquirer, gateway, beacons, settings.hash), spool, line.say)
-            for name, (acquirer, gateway) in seals.items()
+            name: SealingWorker([name], AgentSeals(acquirer, receiving.get(name), beacons, settings.hash), spool, line.say)
+            for name, (acquirer, _) in seals.items()
         }
 
         def state() -> dict[str, Any]:
@@ -237,8 +239,8 @@ class _Keys:
             return None
         return Acquirer(self._sealer(name), _device(self._site, name))
 
-    def gateway(self, name: str | None) -> Gateway | None:
-        return None if name is None else _gateway(self._sealer(name), self._store)
+    def gateway(self, name: str | None) -> Sealer | None:
+        return None if name is None else self._sealer(name)
 
     def _sealer(self, name: str) -> Sealer:
         if name not in self._sealers:
@@ -254,10 +256,6 @@ def _device(site: Site, name: str) -> Device:
     if not isinstance(holder, Device):
         raise FixInput(f"{name} has no certificate of a device here: `scanseal device approve {name}` first")
     return holder
-
-
-def _gateway(sealer: Sealer, store: Opened) -> Gateway:
-    raise FixInput("gateway sources come with the next commit")
 
 
 def _routes(settings: Settings) -> tuple[Route, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ledger.dicom import Image, read
 from ledger.register import Sealable, Sealer
 from ledger.store.spool import Sealing, Spooled
 from ledger.wiring.beacons import Beacons
+from ledger.wiring.gateway import Receiving
 from ledger.wiring.images import sealable
 
 _QUOTED = re.compile(r"b?'[^']*'|b?\"[^\"]*\"")
@@ -34,25 +35,16 @@ class Acquirer:
         return all(not value or value == own.strip().casefold() for value, own in zip(given, self.device.parts, strict=True))
 
 
-@dataclass(frozen=True)
-class Gateway:
-    """A key that may hold images, and how it records those that it received."""
-
-    key: bytes
-    receive: Callable[[Sequence[tuple[Image, Sealable]]], list[bytes]]
-    """The record ids, in order; all on disk."""
-
-
 class AgentSeals:
     """Duties: `ledger.agent.sealing.Seals`, for one source."""
 
-    def __init__(self, acquirer: Acquirer | None, gateway: Gateway | None, beacons: Beacons, hash_name: str) -> None:
+    def __init__(self, acquirer: Acquirer | None, gateway: Receiving | None, beacons: Beacons, hash_name: str) -> None:
         self._acquirer, self._gateway, self._beacons, self._hash_name = acquirer, gateway, beacons, hash_name
 
     def seal(self, files: Sequence[tuple[Spooled, Path]]) -> list[Sealing]:
         outcomes: list[Sealing] = []
         own: list[tuple[int, Sealable]] = []
-        foreign: list[tuple[int, Image, Sealable]] = []
+        foreign: list[tuple[int, Image]] = []
         for file, path in files:
             try:
                 image = read(path)
@@ -69,7 +61,7 @@ class AgentSeals:
             if self._acquirer is not None and self._acquirer.is_own(sealed):
                 own.append((file.number, sealed))
             elif self._gateway is not None:
-                foreign.append((file.number, image, sealed))
+                foreign.append((file.number, image))
             else:
                 why = "it names another device than the source's: no acquisition of ours, and there is no gateway key"
                 outcomes.append(Sealing(file.number, "refused", detail=why))
@@ -91,12 +83,11 @@ class AgentSeals:
         receipts = sealer.seal([image for _, image in images], beacon, beacon_time)
         return [Sealing(number, "sealed", receipt.record_id) for (number, _), receipt in zip(images, receipts, strict=True)]
 
-    def _received(self, images: Sequence[tuple[int, Image, Sealable]]) -> list[Sealing]:
+    def _received(self, images: Sequence[tuple[int, Image]]) -> list[Sealing]:
         if not images or self._gateway is None:
             return []
         self._beacons.require(self._gateway.key, Role.HOLD)
-        ids = self._gateway.receive([(image, sealed) for _, image, sealed in images])
-        return [Sealing(number, "received", record_id) for (number, _, _), record_id in zip(images, ids, strict=True)]
+        return self._gateway.receive(images)
 
 
 def _without_values(error: Unreadable) -> str:

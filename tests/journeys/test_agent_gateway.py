@@ -1,0 +1,104 @@
+"""What comes over the network is recorded by a gateway, and never sealed as acquired: the signing oracle of docs/threats.md."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from tests.journeys.agents import Agent, running, until
+from tests.journeys.conftest import Site, add_device, copy_test_file, make_site
+from tests.journeys.test_custody import add_key
+
+SETTINGS = """
+[spool]
+min_free_mb = 1
+[[source]]
+name = "network"
+kind = "folder"
+role = "gateway"
+gateway = "gw"
+path = "{site}/network"
+settle_s = 0.2
+[[source]]
+name = "scanner"
+kind = "folder"
+role = "acquire"
+device = "ct1"
+gateway = "gw"
+path = "{site}/scanner"
+settle_s = 0.2
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = make_site(tmp_path_factory.mktemp("gateway"))
+    try:
+        add_device(made, "ct1", "secp256k1", "1")
+        add_key(made, "gw", "hold", "--at", "Hospital")
+        for name in ("network", "scanner", "known"):
+            (made.folder / name).mkdir()
+        yield made
+    finally:
+        made.run("devnet", "down", expect=None)
+
+
+@pytest.fixture(scope="module")
+def agent(site: Site) -> Iterator[Agent]:
+    with running(site, SETTINGS.format(site=site.folder), SCANSEAL_AGENT_ANCHOR="false") as one:
+        yield one
+
+
+def image(folder: Path, serial: str | None, name: str = "CT_small.dcm") -> Path:
+    """An image of the enrolled scanner, or (another serial number) of another device."""
+    path = copy_test_file(name, folder)
+    dataset = pydicom.dcmread(path)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.Manufacturer, dataset.ManufacturerModelName = "Acme", "CT 3000"
+    if serial is not None:
+        dataset.DeviceSerialNumber = serial
+    dataset.save_as(path)
+    return path.rename(folder / f"{dataset.SOPInstanceUID}.dcm")
+
+
+def seals(agent: Agent) -> dict[str, int]:
+    status = agent.status()
+    return {state: count for state, count in status["seal"].items() if count}
+
+
+def test_a_gateway_notes_what_is_known_here_and_seals_nothing(site, agent):
+    sealed = image(site.folder / "known", "1")
+    site.run("seal", sealed, "--device", "ct1")
+    before = seals(agent)
+    shutil.copy(sealed, site.folder / "network")
+    until(lambda: seals(agent).get("received", 0) == before.get("received", 0) + 1, "the record of the gateway")
+    site.run("anchor")
+    found = site.json("verify", sealed)["images"][0]
+    assert found["verdict"] == "AUTHENTIC"
+    steps = [step["action"] for step in found["custody"]]
+    assert steps == ["acquired", "stored"]
+    assert not any(step["finding"] for step in found["custody"])
+
+
+def test_an_image_that_nobody_sealed_is_not_made_authentic_by_a_gateway(site, agent):
+    before = seals(agent)
+    stranger = image(site.folder / "network", "1")
+    until(lambda: sum(seals(agent).values()) == sum(before.values()) + 1 and not seals(agent).get("waiting"), "its end")
+    assert seals(agent).get("sealed", 0) == before.get("sealed", 0)
+    site.run("anchor", expect=None)
+    assert site.verdicts(stranger, expect=3) == {stranger.name: "UNREGISTERED"}
+
+
+def test_a_scanners_source_seals_only_what_the_scanner_made(site, agent):
+    before = seals(agent)
+    own, foreign = image(site.folder / "scanner", "1"), image(site.folder / "scanner", "4711", "MR_small.dcm")
+    until(lambda: sum(seals(agent).values()) == sum(before.values()) + 2 and not seals(agent).get("waiting"), "their end")
+    assert seals(agent)["sealed"] == before.get("sealed", 0) + 1
+    site.run("anchor")
+    assert site.verdicts(own) == {own.name: "AUTHENTIC"}
+    assert site.verdicts(foreign, expect=3) == {foreign.name: "UNREGISTERED"}
