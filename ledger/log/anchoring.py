@@ -200,8 +200,8 @@ class Anchoring:
         return self._chain.market()
 
     def submit(self, view: View, now: int, *, publish_leaves: bool = False, most_wei: int | None = None) -> bool:
-        """Anchors the log's head if the chain is behind. Returns whether a transaction was sent. `now` in seconds since
-        1970."""
+        """Anchors the log's head if the chain is behind; only on a view that was settled. Returns whether a transaction was
+        sent. `now` in seconds since 1970."""
         checkpoint = self._log.checkpoint()
         head, anchored = self._parsed(checkpoint), view.anchored_size
         if anchored >= head.size:

@@ -79,10 +79,9 @@ class SiteAnchoring:
         deadline = time.monotonic() + timeout_s
         while True:
             view = self._anchoring.look()
+            self._anchoring.settle(view)
             if self._anchoring.submit(view, int(time.time()), publish_leaves=publish_leaves):
-                view = self._anchoring.look()
-            proven = self._anchoring.settle(view)
-            trust_blocks(self._site, proven)
+                self._anchoring.settle(self._anchoring.look())
             rows = self._anchors.rows(above)
             reached = self._is_reached(rows, wait)
             if reached or wait == "none" or time.monotonic() > deadline:

@@ -195,11 +195,13 @@ class Carrier:
         return view
 
     def _step(self, errors: list[Exception], step: Callable[[Anchoring], None]) -> None:
-        """One that fails does not keep the next from being tried."""
+        """One that fails does not keep the next from being tried, unless it found what going on would falsify: Stop."""
         if self._anchoring is None:
             raise Stop("a step of anchoring without a chain")
         try:
             step(self._anchoring)
+        except Stop:
+            raise
         except Exception as error:  # noqa: BLE001 - raised again after the other steps
             errors.append(error)
 

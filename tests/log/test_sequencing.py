@@ -73,6 +73,24 @@ def test_a_second_that_sequences_in_the_middle_of_the_first_doubles_nothing(stor
     assert_each_once(store, queue)
 
 
+def test_a_second_that_sequences_after_the_first_has_read_the_queue_doubles_nothing(store: Store) -> None:
+    class Interrupted(Waiting):
+        armed = True
+
+        def queued_entries(self, limit: int) -> Sequence[bytes]:
+            found = super().queued_entries(limit)
+            if self.armed:
+                self.armed = False
+                Sequencing(open_log(store), self).sequence(lambda _: None)
+            return found
+
+    queue = Interrupted(5)
+    with pytest.raises(TryLater):
+        Sequencing(open_log(store), queue).sequence(lambda _: None)
+    assert Sequencing(open_log(store), queue).sequence(lambda _: None) == 0
+    assert_each_once(store, queue)
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_what_a_crash_left_unnoted_is_noted_and_not_appended_again(store: Store, point: str) -> None:
     queue, armed = Waiting(5), [True]

@@ -59,6 +59,7 @@ class Station:
     url: str
     trust: Trust
     fees: FeePolicy = QUICK
+    timeout_s: float = 2
     now: Callable[[], float] = time.time
     signer: SoftwareSigner = field(default_factory=lambda: new_key("secp256k1"))
     believed: list[AnchorRow] = field(default_factory=list)
@@ -75,7 +76,9 @@ class Station:
         return Endpoint(self.url)
 
     def ledger(self, *urls: str, **options: Any) -> Ledger:
-        return Ledger.connect([Endpoint(url, timeout_s=2) for url in urls or (self.url,)], self.trust, account(), **options)
+        return Ledger.connect(
+            [Endpoint(url, timeout_s=self.timeout_s) for url in urls or (self.url,)], self.trust, account(), **options
+        )
 
     def open_log(self) -> None:
         log_id = self.ledger().open_log(PUBLIC_KEY)

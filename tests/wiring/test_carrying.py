@@ -11,17 +11,20 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ledger.chain import FeePolicy
 from ledger.chain.devnet import account, make_block
+from ledger.core.checkpoint import Checkpoint, sign
 from ledger.core.errors import TryLater
 from ledger.core.records import Role
+from ledger.log.anchoring import AnchorRow
 from ledger.log.schedule import DAY_S, ETHER, GWEI, Policy, day_start
 from tests.chain.conftest import Chain
 from tests.simulators.rpc import FaultyNode
-from tests.wiring.station import AT_ONCE, Station, wait_for_workers, wait_until
+from tests.wiring.station import AT_ONCE, LOG_KEY, ORIGIN, PUBLIC_KEY, Station, wait_for_workers, wait_until
 
 MIDDAY = day_start(time.time()) + DAY_S // 2
 
@@ -40,9 +43,9 @@ def words(carrier) -> list[str]:  # type: ignore[no-untyped-def]
     return [alarm.word for alarm in carrier.status().alarms]
 
 
-def finish(station: Station) -> None:
-    wait_until(station.is_final)
-    station.assert_whole()
+def signed(station: Station, size: int) -> str:
+    """The checkpoint that this log signed, or would have signed, at a size."""
+    return sign(Checkpoint(ORIGIN, size, station.log.root(size)), PUBLIC_KEY, LOG_KEY.sign)
 
 
 @pytest.mark.parametrize("own_chain", ["anvil-osaka", "anvil-paris", "ganache"], indirect=True)
@@ -86,8 +89,13 @@ def test_over_the_ceiling_it_waits_says_so_and_anchors_when_the_price_falls(stat
     station.node.call("anvil_setNextBlockBaseFeePerGas", hex(500 * GWEI))
     make_block(station.node)
     station.seal(3)
-    with station.running(Policy(interval_s=0, ceiling_wei=200 * GWEI)) as carrier:
+    policy = Policy(interval_s=0, ceiling_wei=200 * GWEI)
+    with FaultyNode(station.url) as node, station.running(policy, node.url) as carrier:
         wait_until(lambda: "the ceiling is 200" in carrier.status().doing)
+        time.sleep(0.1)
+        asked = node.http_requests
+        time.sleep(0.3)
+        assert node.http_requests == asked  # the price is asked for again later
         assert carrier.status().log_size == 3
         assert words(carrier) == []
         clock.now += 660
@@ -180,13 +188,13 @@ def test_a_loop_that_hangs_in_a_question_stops_at_once_and_the_next_run_goes_on(
     status = own_chain.devnet.status()
     assert status is not None
     station.seal(3)
+    station.timeout_s = 8
     os.killpg(status.pid, signal.SIGSTOP)
     try:
         with station.running() as carrier:
             wait_until(lambda: carrier.status().log_size == 3)
-            time.sleep(0.3)
             before = time.monotonic()
-        assert time.monotonic() - before < 1.8  # the node has 2 s to answer
+        assert time.monotonic() - before < 4  # a second, and not the 8 that the node has to answer
     finally:
         os.killpg(status.pid, signal.SIGCONT)
     with station.running():
@@ -278,7 +286,7 @@ def test_an_anchor_that_comes_back_after_a_reorg_is_taken_as_it_is(station: Stat
     """Other nodes return a re-orged transaction to the mempool: here it is sent again by hand."""
     station.seal(2)
     with station.running(let_time_pass=None):
-        wait_until(lambda: station.anchors.included_size() == 2)
+        wait_until(lambda: [sent.fee_wei is None for sent in station.payments.open()] == [False])
     wait_for_workers()
     (sent,) = station.payments.open()
     raw = station.node.call("eth_getRawTransactionByHash", "0x" + sent.transaction.hex())
@@ -287,12 +295,14 @@ def test_an_anchor_that_comes_back_after_a_reorg_is_taken_as_it_is(station: Stat
         wait_until(lambda: station.anchors.included_size() == 0)
     wait_for_workers()
     assert station.payments.spent(0) == sent.most_wei
+    station.seal(3)
     station.node.call("eth_sendRawTransaction", raw)
     with station.running():
-        finish(station)
+        wait_until(station.is_final)
         wait_until(lambda: not station.payments.open())
-    assert station.on_chain() == [(0, 2)]
-    assert station.payments.spent(0) == station.anchors.rows()[0].fee_wei
+    station.assert_whole()
+    assert station.on_chain() == [(0, 2), (2, 5)]
+    assert station.payments.spent(0) == sum(row.fee_wei or 0 for row in station.anchors.rows())
 
 
 def test_a_used_up_budget_waits_for_the_next_utc_day(station: Station) -> None:
@@ -320,6 +330,49 @@ def test_a_used_up_budget_waits_for_the_next_utc_day(station: Station) -> None:
         wait_until(station.is_final)
         wait_until(lambda: words(carrier) == [])
         assert carrier.status().spent_today_wei < spent * 2
+    station.assert_whole()
+
+
+def test_replacing_a_stuck_transaction_never_goes_beyond_the_budget(station: Station) -> None:
+    station.now = Clock()
+    station.fees = FeePolicy(resend_after_s=0.1, give_up_after_s=2, poll_s=0.05)
+    station.node.call("evm_setAutomine", False)
+    price = int(station.node.call("eth_gasPrice"), 16)
+    budget = price * 400_000
+    station.seal(1)
+    with station.running(Policy(interval_s=0, budget_wei=budget), let_time_pass=None) as carrier:
+        wait_until(lambda: len(station.payments.open()) > 2)
+        wait_until(lambda: carrier.status().last_error is not None)
+        assert carrier.status().spent_today_wei <= budget
+        assert station.payments.spent(0) > budget // 2
+        station.node.call("evm_setAutomine", True)
+        station.node.call("evm_mine")
+        wait_until(lambda: station.anchors.included_size() == 1)
+    with station.running():
+        wait_until(station.is_final)
+    station.assert_whole()
+
+
+def test_a_node_that_makes_up_what_a_transaction_cost_is_not_believed(station: Station) -> None:
+    class Exaggerating(FaultyNode):
+        exaggerates = True
+
+        def _answers(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            answers = super()._answers(calls)
+            for answer in answers:
+                receipt = answer.get("result")
+                if self.exaggerates and isinstance(receipt, dict) and "effectiveGasPrice" in receipt:
+                    receipt["effectiveGasPrice"] = hex(10**15)
+            return answers
+
+    station.seal(1)
+    with Exaggerating(station.url) as node, station.running(AT_ONCE, node.url) as carrier:
+        wait_until(lambda: "cost more than it can have cost" in (carrier.status().last_error or ""))
+        (sent,) = station.payments.open()
+        assert station.payments.spent(0) == sent.most_wei
+        node.exaggerates = False
+        wait_until(lambda: not station.payments.open())
+        wait_until(station.is_final)
     station.assert_whole()
 
 
@@ -401,12 +454,18 @@ def test_an_old_copy_of_the_store_is_told_and_never_forks_the_log(station: Stati
         assert old.log.head().size == size
         assert carrier.status().queued + size == 7
     wait_for_workers()
-    # What went on while the chain was down is found as well.
+    # It is found as well where it went on while the chain was down, and where it was just about to anchor that.
     old.carrier()._sequencing.sequence(lambda _: None)
     assert old.log.head().size > 5
     with old.running() as carrier:
         wait_until(lambda: words(carrier) == ["old copy restored"])
         assert "another history" in str(carrier.status().alarms[0])
+    wait_for_workers()
+    old.anchors.put(AnchorRow(5, 2, signed(old, 5), ()))
+    with old.running() as carrier:
+        wait_until(lambda: words(carrier) == ["old copy restored"])
+        assert "another history" in str(carrier.status().alarms[0])
+        assert carrier.status().final_size == 2
     wait_for_workers()
     old.close()
     assert station.on_chain() == [(0, 2), (2, 5)]
