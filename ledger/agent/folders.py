@@ -52,22 +52,31 @@ class Watcher:
             self._stop.wait(max(0.2, min(2.0, self._folder.settle_s / 2)))
 
     def look(self) -> int:
-        """One look over the folder. Returns how many files were taken. Raises OSError, TryLater."""
+        """One look over the folder. Returns how many files were taken. Raises OSError (the first of a file, when all were
+        looked at), TryLater."""
         found: dict[Path, tuple[int, int, float]] = {}
         taken = 0
+        error: OSError | None = None
         for path in sorted(self._folder.path.rglob("*")):
             if self._stop.is_set():
                 break
-            if path.name.startswith(".") or path.is_symlink() or not path.is_file():
+            try:
+                if path.name.startswith(".") or path.is_symlink() or not path.is_file():
+                    continue
+                status = path.stat()
+                size, changed, since = self._seen.get(path, (-1, -1, 0.0))
+                if (size, changed) != (status.st_size, status.st_mtime_ns):
+                    since = time.monotonic()
+                self._seen[path] = found[path] = (status.st_size, status.st_mtime_ns, since)
+                if time.monotonic() - since >= self._folder.settle_s and status.st_size:
+                    taken += self._take(path, status.st_size, status.st_mtime_ns)
+            except FileNotFoundError:  # the modality renames and removes what it likes
                 continue
-            status = path.stat()
-            size, changed, since = self._seen.get(path, (-1, -1, 0.0))
-            if (size, changed) != (status.st_size, status.st_mtime_ns):
-                since = time.monotonic()
-            found[path] = (status.st_size, status.st_mtime_ns, since)
-            if time.monotonic() - since >= self._folder.settle_s and status.st_size:
-                taken += self._take(path, status.st_size, status.st_mtime_ns)
+            except OSError as one:
+                error = error or one
         self._seen = found
+        if error is not None:
+            raise error
         return taken
 
     def _take(self, path: Path, size: int, changed: int) -> bool:
@@ -80,8 +89,13 @@ class Watcher:
             if not self._spool.book.knows(name):
                 self._spool.check_room()
                 part = self._spool.part()
-                shutil.copyfile(path, part)
-                if part.stat().st_size != size:
+                try:
+                    shutil.copyfile(path, part)
+                    is_whole = part.stat().st_size == size
+                except OSError:
+                    part.unlink(missing_ok=True)
+                    raise
+                if not is_whole:
                     part.unlink()
                     return False
                 new = self._spool.take(part, self._folder.source, forward=self._folder.forward, name=name)

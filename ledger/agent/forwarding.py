@@ -16,7 +16,7 @@ from pydicom.uid import UID
 
 from ledger.agent.association import Association, Context, Peer
 from ledger.agent.dimse import IMPLICIT_LITTLE, VERIFICATION
-from ledger.agent.spool import Spool, backoff, now
+from ledger.agent.spool import Spool, backoff, now, reason
 from ledger.core.errors import ScanSealError, TryLater, Unreadable
 from ledger.dicom.elements import read_meta
 from ledger.store.spool import Spooled
@@ -59,15 +59,15 @@ class Forwarder:
             self.wake.clear()
             try:
                 if self._send():
-                    failures, self.last_error = 0, None
+                    failures = 0
                     continue
                 self._note()
                 if not self.wake.wait(IDLE_S):
                     self._release()
-            except (ScanSealError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever happens to one image, others come
                 failures += 1
-                self.last_error = str(error)
-                self._say(f"forward to {self._destination.name}", str(error))
+                self.last_error = reason(error)
+                self._say(f"forward to {self._destination.name}", self.last_error)
                 self._release()
                 self._stop.wait(min(30.0, 0.5 * 2 ** min(failures, 6)))
         try:
@@ -102,8 +102,8 @@ class Forwarder:
         try:
             with self._spool.path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 meta = read_meta(data[:META_LIMIT])
-                if meta is None or not meta.storage_class or not meta.instance:
-                    raise Unreadable("it has no file meta information")
+                if meta is None or not meta.storage_class or not meta.instance or meta.offset >= len(data):
+                    raise Unreadable("it has no file meta information, or nothing else")
                 context = (meta.storage_class, meta.transfer_syntax)
                 association = self._ready(context)
                 if context not in association.accepted:
@@ -111,14 +111,28 @@ class Forwarder:
                     return self._postpone(file, why)
                 self._spool.step("before sending")
                 with memoryview(data) as view, view[meta.offset :] as data_set:
-                    status = association.store(context, meta.instance, data_set)
+                    status = self._answered(association, file, context, meta.instance, data_set)
         except (Unreadable, ValueError, FileNotFoundError) as error:
             return self._postpone(file, f"a file cannot be sent ({type(error).__name__}): it stays in the spool")
         if status == 0 or 0xB000 <= status <= 0xBFFF:
+            self.last_error = None
             return True
         if 0xA700 <= status <= 0xA7FF:
+            self._let_others_go_first(file)
             raise TryLater(f"{destination.name} is out of resources (status 0x{status:04X})")
         return self._postpone(file, f"{destination.name} refused an image with status 0x{status:04X}")
+
+    def _answered(self, association: Association, file: Spooled, context: Context, instance: str, data_set: memoryview) -> int:
+        """The status. Raises TryLater where there is none."""
+        try:
+            return association.store(context, instance, data_set)
+        except TryLater:
+            self._let_others_go_first(file)
+            raise
+
+    def _let_others_go_first(self, file: Spooled) -> None:
+        """It may be the PACS, or this image: one on which a PACS breaks off must not hold up all that come after it."""
+        self._spool.book.postpone_forward({file.number: backoff(file.forward_attempts + 1, 300.0)})
 
     def _postpone(self, file: Spooled, why: str) -> bool:
         self.last_error = why

@@ -106,6 +106,9 @@ class Poller:
         except HTTPError as error:
             part.unlink(missing_ok=True)
             raise TryLater(f"Orthanc is out of reach ({type(error).__name__})") from error
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise TryLater(f"the spool cannot take a file ({error.strerror}): nothing was taken") from error
         self._spool.take(part, self._orthanc.source, forward=self._orthanc.forward, name=name)
 
     def _is_allowed(self, instance: str) -> bool:

@@ -15,6 +15,7 @@ import ssl
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ REQUEST_LIMIT: Final = 1 << 20
 COMMAND_LIMIT: Final = 1 << 16
 QUESTION_LIMIT: Final = 1 << 22
 """Bytes of an association request, of a command set, of a data set that is no image."""
+ROOM_EVERY: Final = 1 << 26
+"""Bytes of one data set after which the room is looked at again: it may have no end."""
 HANDSHAKE_S: Final = 30.0
 LEAVE_S: Final = 5.0
 
@@ -153,16 +156,39 @@ class Receiver:
                     return
                 time.sleep(0.1)
                 continue
-            with self._lock:
-                is_free = len(self._open) < self.listener.limit
-            if not is_free:
+            if not self._has_room():
                 self.refused(self.listener.source, "too many associations")
                 _turn_away(connection, self.listener.tls is not None)
                 continue
             conversation = _Conversation(self, connection, str(address[0]))
             with self._lock:
                 self._open[id(conversation)] = conversation
-            threading.Thread(target=self._converse, args=(conversation,), name="association", daemon=True).start()
+            try:
+                threading.Thread(target=self._converse, args=(conversation,), name="association", daemon=True).start()
+            except RuntimeError:  # the system gives no more threads
+                self._forget(conversation)
+                self.refused(self.listener.source, "too many associations")
+
+    def _has_room(self) -> bool:
+        """Whether one more association may begin. Where all are taken, one that has not been asked for by its peer yet goes:
+        the oldest of the address that has the most of them. So connections that say nothing keep nobody out."""
+        with self._lock:
+            if len(self._open) < self.listener.limit:
+                return True
+            silent = [one for one in self._open.values() if not one.is_associated]
+            if not silent:
+                return False
+            by_address = Counter(one.address for one in silent)
+            goes = max(silent, key=lambda one: by_address[one.address])  # the first, and so the oldest, of equals
+            del self._open[id(goes)]
+        self.refused(self.listener.source, "displaced before it associated")
+        goes.cut()
+        return True
+
+    def _forget(self, conversation: _Conversation) -> None:
+        conversation.cut()
+        with self._lock:
+            self._open.pop(id(conversation), None)
 
     def _converse(self, conversation: _Conversation) -> None:
         try:
@@ -170,9 +196,7 @@ class Receiver:
         except (OSError, Malformed, struct.error):
             self.refused(self.listener.source, "association lost")
         finally:
-            conversation.cut()
-            with self._lock:
-                self._open.pop(id(conversation), None)
+            self._forget(conversation)
 
 
 def _turn_away(connection: socket.socket, is_tls: bool) -> None:
@@ -193,12 +217,12 @@ class _Conversation:
 
     def __init__(self, receiver: Receiver, connection: socket.socket, address: str) -> None:
         self._receiver, self._listener, self._spool = receiver, receiver.listener, receiver.spool
-        self._connection, self._address = connection, address
+        self._connection, self.address = connection, address
         self._contexts: dict[int, tuple[str, str]] = {}
         """id -> SOP class, transfer syntax."""
         self._sender, self._maximum = "", 0
         self._may_store = False
-        self._is_idle = True
+        self.is_associated, self._is_idle = False, True
         self._buffer = bytearray(self._listener.maximum_pdu + 64)
 
     def run(self) -> None:
@@ -210,30 +234,28 @@ class _Conversation:
         if not self._associated():
             return
         self._connection.settimeout(self._listener.idle_s)
+        self.is_associated = True
         message = _Message(self)
-        while not (self._is_idle and self._receiver.stopping.is_set()):
-            kind, length = self._header()
-            if kind == dimse.DATA:
-                self._is_idle = False
-                try:
+        try:
+            while not (self._is_idle and self._receiver.stopping.is_set()):
+                kind, length = self._header()
+                if kind == dimse.DATA:
+                    self._is_idle = False
                     self._take(length, message)
-                except BaseException:
-                    message.drop()
-                    raise
-                if message.is_complete:
-                    self._answer(message)
-                    message, self._is_idle = _Message(self), True
-            elif kind == dimse.RELEASE_RQ:
-                self._read(min(length, 4))
-                self._connection.sendall(dimse.HEADER.pack(dimse.RELEASE_RP, 0, 4) + bytes(4))
-                break
-            else:
-                if kind != dimse.ABORT:
-                    self._abort()
-                break
-        else:
+                    if message.is_complete:
+                        self._answer(message)
+                        message, self._is_idle = _Message(self), True
+                elif kind == dimse.RELEASE_RQ:
+                    self._read(min(length, 4))
+                    self._connection.sendall(dimse.HEADER.pack(dimse.RELEASE_RP, 0, 4) + bytes(4))
+                    return
+                else:
+                    if kind != dimse.ABORT:
+                        self._abort()
+                    return
             self._abort()
-        message.drop()
+        finally:
+            message.drop()
 
     def end_if_idle(self) -> None:
         """Wakes a conversation that waits for its peer's next message."""
@@ -242,6 +264,9 @@ class _Conversation:
                 self._connection.shutdown(socket.SHUT_RD)
 
     def cut(self) -> None:
+        # Closing alone does not end another thread's waiting for the peer.
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
         with suppress(OSError):
             self._connection.close()
 
@@ -300,8 +325,8 @@ class _Conversation:
     def _objection(self, asked: A_ASSOCIATE) -> tuple[int, int, int] | None:
         listener = self._listener
         self._sender = str(asked.calling_ae_title).strip()
-        self._may_store = any(peer.admits(self._sender, self._address) for peer in listener.allow)
-        may_report = any(peer.admits(self._sender, self._address) for peer in listener.reporters)
+        self._may_store = any(peer.admits(self._sender, self.address) for peer in listener.allow)
+        may_report = any(peer.admits(self._sender, self.address) for peer in listener.reporters)
         if str(asked.called_ae_title).strip() != listener.ae_title:
             self._receiver.refused(listener.source, "another AE title was called")
             return CALLED_NOT_RECOGNISED
@@ -404,6 +429,10 @@ class _Conversation:
             return dimse.OUT_OF_RESOURCES
         return dimse.SUCCESS
 
+    def check_room(self) -> None:
+        """Raises SpoolFull."""
+        self._spool.check_room()
+
     def begun(self, asked: Command, context: int) -> tuple[Path | None, int | None, int | None]:
         """(file, its descriptor, None) for the data set of a C-STORE; the status where it is not taken: it is read and thrown
         away, since the peer is answered after it."""
@@ -416,11 +445,17 @@ class _Conversation:
         if not dimse.is_uid(asked.instance):
             return None, None, dimse.INVALID_INSTANCE
         part = self._spool.part()
+        meta = dimse.file_meta(sop_class, asked.instance, syntax, self._sender, PYNETDICOM_IMPLEMENTATION_UID)
         try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            meta = dimse.file_meta(sop_class, asked.instance, syntax, self._sender, PYNETDICOM_IMPLEMENTATION_UID)
+        except OSError:
+            self._receiver.refused(self._listener.source, "spool not writable")
+            return None, None, dimse.OUT_OF_RESOURCES
+        try:
             os.write(descriptor, meta)
         except OSError:
+            os.close(descriptor)
+            part.unlink(missing_ok=True)
             self._receiver.refused(self._listener.source, "spool not writable")
             return None, None, dimse.OUT_OF_RESOURCES
         return part, descriptor, None
@@ -433,6 +468,7 @@ class _Message:
         self._conversation = conversation
         self._bytes = bytearray()
         self._descriptor: int | None = None
+        self._size = 0
         self.command: Command | None = None
         self.context = 0
         self.part: Path | None = None
@@ -454,6 +490,8 @@ class _Message:
             if header & dimse.IS_LAST:
                 self._close()
                 self.is_complete = True
+                if not self._size:
+                    self.drop()  # an empty data set is no image
 
     def _add_command(self, header: int, fragment: memoryview) -> None:
         self._bytes += fragment
@@ -466,11 +504,14 @@ class _Message:
                 self.part, self._descriptor, self.refusal = self._conversation.begun(self.command, self.context)
 
     def _add_data(self, fragment: memoryview) -> None:
+        before, self._size = self._size, self._size + len(fragment)
         if self._descriptor is not None:
             try:
+                if before // ROOM_EVERY != self._size // ROOM_EVERY:
+                    self._conversation.check_room()
                 while fragment:
                     fragment = fragment[os.write(self._descriptor, fragment) :]
-            except OSError:
+            except (OSError, SpoolFull):
                 self.drop()
                 self.refusal = dimse.OUT_OF_RESOURCES
         elif self.command is not None and self.command.field != dimse.C_STORE:

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ledger.core.errors import NeedPermission, ScanSealError, TryLater
@@ -70,12 +71,10 @@ class Spool:
     def take(self, part: Path, source: str, *, forward: bool, seal: bool = True, name: str | None = None) -> bool:
         """Takes over a file that was written completely; on disk, and noted, when this returns. Whether it was new: one of a
         `name` that is known is not kept twice. Raises TryLater where there is no room: then nothing was taken."""
-        is_known = name is not None and self.book.knows(name)
-        name = name or f"{source}-{secrets.token_hex(12)}.dcm"
         self.step("received")
-        received, target = now(), self.folder / name
+        received, target = now(), self.folder / (name or f"{source}-{secrets.token_hex(12)}.dcm")
         try:
-            if is_known:
+            if name is not None and self.book.knows(name):
                 part.unlink()
                 return False
             size = part.stat().st_size
@@ -85,18 +84,24 @@ class Spool:
             self.step("renamed")
             _sync(self.folder)
             self.step("in the folder")
-            new = self.book.add(name, source, size, received, forward=forward, seal=seal)
+            new = self.book.add(target.name, source, size, received, forward=forward, seal=seal)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            self._forget(part, target, name is None)
             kind = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else TryLater
             raise kind(f"the spool cannot take a file ({error.strerror}): nothing was taken") from error
-        except TryLater:
-            target.unlink(missing_ok=True)
+        except ScanSealError:
+            self._forget(part, target, name is None)
             raise
         self.step("noted")
         for wake in self.wakes:
             wake()
         return new
+
+    def _forget(self, part: Path, target: Path, is_own: bool) -> None:
+        """What was not taken. A file whose name others may have given as well is left to the next try, or start."""
+        for path in (part, target) if is_own else (part,):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def recover(self, forwards: Callable[[str], bool | None]) -> tuple[int, list[Spooled]]:
         """Repairs what a crash left, before anybody uses the spool: (files that got a row, rows whose file is gone).
@@ -110,6 +115,7 @@ class Spool:
             if sends is not None and not self.book.knows(path.name):
                 size, received = path.stat().st_size, path.stat().st_mtime_ns // 1000
                 noted += self.book.add(path.name, source, size, received, forward=sends, seal=True)
+        self.book.hurry()
         lost = [file for file in self.book.kept() if file.is_waiting and not self.path(file).exists()]
         return noted, lost
 

@@ -99,14 +99,20 @@ class WorkerProcess:
             if self._stopping.is_set():
                 return
             self._process.join(5.0)
+            if self._process.is_alive():  # it lost the line, and does not end
+                self._process.kill()
+                self._process.join(5.0)
             code = self._process.exitcode
             self._say(self.name, f"its process ended (exit code {code}); it is started again")
             self.restarts += 1
             self._hang_up()
-            self._stopping.wait(RESTART_AFTER_S * min(30, self.restarts))
-            if not self._stopping.is_set():
-                buffered = b""
-                self._begin()
+            buffered = b""
+            while not self._stopping.wait(RESTART_AFTER_S * min(30, self.restarts)):
+                try:
+                    self._begin()
+                    break
+                except OSError as error:
+                    self._say(self.name, f"its process cannot be started ({error.strerror}); it is tried again")
 
     def _heard(self, told: dict[str, Any]) -> None:
         if "part" in told:

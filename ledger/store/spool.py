@@ -20,6 +20,8 @@ Forward = Literal["none", "waiting", "sent"]
 Seal = Literal["waiting", "sealed", "received", "none", "refused"]
 WAITING: Final = "waiting"
 PAGE: Final = 500
+LONGEST: Final = 3600 * 10**6
+"""The longest time for which anything is postponed."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class SpoolStore:
         """The oldest files of these sources that may be sent now."""
         return self._rows(
             select(spooled)
-            .where(spooled.c.forward == WAITING, spooled.c.forward_after <= now, spooled.c.source.in_(sources))
+            .where(spooled.c.forward == WAITING, _may(spooled.c.forward_after, now), spooled.c.source.in_(sources))
             .order_by(spooled.c.number)
             .limit(limit)
         )
@@ -152,7 +154,7 @@ class SpoolStore:
         """The oldest files of these sources that may be sealed now."""
         return self._rows(
             select(spooled)
-            .where(spooled.c.seal == WAITING, spooled.c.seal_after <= now, spooled.c.source.in_(sources))
+            .where(spooled.c.seal == WAITING, _may(spooled.c.seal_after, now), spooled.c.source.in_(sources))
             .order_by(spooled.c.number)
             .limit(limit)
         )
@@ -222,6 +224,11 @@ class SpoolStore:
     def _rows(self, query: Select[Any]) -> list[Spooled]:
         with self._store.reading() as connection:
             return [_spooled(row) for row in connection.execute(query)]
+
+
+def _may(after: Any, now: int) -> Any:
+    """What was postponed for longer than anything is was postponed by a clock that was ahead."""
+    return (after <= now) | (after > now + LONGEST)
 
 
 def _spooled(row: Row[Any]) -> Spooled:
