@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,13 +56,14 @@ def agent(site: Site) -> Iterator[Agent]:
 
 
 def image(folder: Path, serial: str | None, name: str = "CT_small.dcm") -> Path:
-    """An image of the enrolled scanner, or (another serial number) of another device."""
+    """A new image of the enrolled scanner, or (another serial number) of another device."""
     path = copy_test_file(name, folder)
     dataset = pydicom.dcmread(path)
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset.Manufacturer, dataset.ManufacturerModelName = "Acme", "CT 3000"
     if serial is not None:
         dataset.DeviceSerialNumber = serial
+    dataset.PixelData = secrets.token_bytes(64) + dataset.PixelData[64:]
     dataset.save_as(path)
     return path.rename(folder / f"{dataset.SOPInstanceUID}.dcm")
 
