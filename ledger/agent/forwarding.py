@@ -27,6 +27,8 @@ CONTEXTS: Final = 128
 NOTE_AFTER_S: Final = 0.2
 META_LIMIT: Final = 1 << 16
 """Bytes within which the file meta information ends."""
+RENEW_S: Final = 300.0
+"""How long one is used: what the PACS takes is asked anew with the next."""
 IDLE_S: Final = 5.0
 """How long an association without work is kept."""
 
@@ -39,6 +41,7 @@ class Forwarder:
         self._stop, self.wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"forward to {destination.name}", daemon=True)
         self._association: Association | None = None
+        self._since = 0.0
         self._wanted: frozenset[Context] = frozenset()
         self._taken: dict[int, float] = {}
         """Files that the PACS took and the book does not know it of yet, with the time."""
@@ -144,12 +147,13 @@ class Forwarder:
 
     def _ready(self, context: Context) -> Association:
         """An association in which this SOP class and transfer syntax was asked for."""
-        if self._association is not None and self._association.is_open and context in self._wanted:
+        is_young = time.monotonic() - self._since < RENEW_S
+        if self._association is not None and self._association.is_open and context in self._wanted and is_young:
             return self._association
         self._release()
         wanted = self._wanted | {context}
         self._wanted = wanted if len(wanted) <= CONTEXTS else frozenset((context,))
-        self._association = Association(self._destination, sorted(self._wanted))
+        self._association, self._since = Association(self._destination, sorted(self._wanted)), time.monotonic()
         return self._association
 
     def _release(self) -> None:
