@@ -79,7 +79,7 @@ class Devnet:
             return self._up(port, kind, hardfork)
 
     def _up(self, port: int, kind: Kind | None, hardfork: str | None) -> Status:
-        known = self.status()
+        known = self._settled()
         if known is not None and known.running:
             return known
         if known is not None and _is_alive(known):
@@ -136,6 +136,15 @@ class Devnet:
             raise FixInput(f"{self._status_path} is not readable: remove it, the chain's state lies in another file") from error
         block = self._block(known) if _is_alive(known) else None
         return replace(known, running=block is not None, block=block)
+
+    def _settled(self) -> Status | None:
+        """As `status`; a process that does not answer is given a moment, since a killed one frees its memory before it ends."""
+        deadline = time.monotonic() + _RELEASE_S
+        while True:
+            known = self.status()
+            if known is None or known.running or not _is_alive(known) or time.monotonic() > deadline:
+                return known
+            time.sleep(0.05)
 
     def _binary(self, kind: Kind | None) -> tuple[Kind, Path]:
         kinds: tuple[Kind, ...] = ("anvil", "ganache") if kind is None else (kind,)
