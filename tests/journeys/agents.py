@@ -53,12 +53,17 @@ class Agent:
         return self
 
     def answers(self) -> bool:
+        return self.told() is not None
+
+    def told(self) -> dict[str, Any] | None:
+        """What it says of itself, once all of it runs."""
         assert self.process is not None
         assert self.process.poll() is None, self.log()
         try:
-            return self.status()["pid"] == self.process.pid
+            told = json.loads(self.get("/status")[1])
         except OSError:
-            return False
+            return None
+        return told if told.get("started") else None
 
     def get(self, path: str) -> tuple[int, str]:
         try:
@@ -68,7 +73,8 @@ class Agent:
             return error.code, error.read().decode()
 
     def status(self) -> dict[str, Any]:
-        return json.loads(self.get("/status")[1])
+        """What it says of itself; it is silent for a moment while it takes new settings."""
+        return until(self.told, "an answer")
 
     def send(self, number: int) -> None:
         assert self.process is not None
