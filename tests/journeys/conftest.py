@@ -118,12 +118,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         made.run("devnet", "down", expect=None)
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site with one device whose devnet is down, to be copied."""
+    made = make_site(tmp_path_factory.mktemp("prepared") / "hospital")
+    add_device(made, "ct1", "secp256k1", "4711")
+    made.run("devnet", "down")
+    return made
+
+
 @pytest.fixture
-def own_site(tmp_path: Path) -> Iterator[Site]:
-    """A site with one device, for tests that change it."""
-    made = make_site(tmp_path / "hospital")
+def own_site(tmp_path: Path, prepared: Site) -> Iterator[Site]:
+    """A site with one device, for tests that change it: a copy, with a chain of its own that went the same way so far."""
+    made = Site(tmp_path / "hospital", free_port())
+    shutil.copytree(prepared.folder, made.folder)
+    for path in (made.folder / "site.toml", made.folder / "trust.toml", made.folder / "devnet" / "devnet.json"):
+        text = path.read_text().replace(f":{prepared.port}", f":{made.port}")
+        path.write_text(text.replace(str(prepared.folder), str(made.folder)))
     try:
-        add_device(made, "ct1", "secp256k1", "4711")
+        made.run("devnet", "up")
         yield made
     finally:
         made.run("devnet", "down", expect=None)
