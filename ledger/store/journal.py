@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ledger.core.errors import NeedPermission, Stop, TryLater
@@ -14,7 +14,7 @@ from ledger.core.evidence import Tiles
 from ledger.core.records import Approval, CustodyRecord, Record
 from ledger.register import NOTHING, Sealed, Stated
 from ledger.store.records import RecordReader, own_text, parts
-from ledger.store.schema import record, record_link, study
+from ledger.store.schema import barred_key, record, record_link, study
 
 
 class JournalStore(RecordReader):
@@ -59,6 +59,11 @@ class JournalStore(RecordReader):
 
     def append(self, records: Sequence[Sealed | Stated]) -> None:
         with self._store.writing() as connection:
+            why = connection.execute(
+                select(barred_key.c.why).where(barred_key.c.signer == records[0].signed.record.key)
+            ).scalar_one_or_none()
+            if why is not None:
+                raise NeedPermission(f"this key signs nothing more from here: {why}")
             ids = self._study_ids(connection, {one.study for one in records if isinstance(one, Sealed)})
             first = records[0].signed.record
             last = connection.execute(select(func.max(record.c.counter)).where(record.c.signer == first.key)).scalar_one()
@@ -108,6 +113,32 @@ class JournalStore(RecordReader):
             "decoder": one.decoder,
             "tiles": Tiles.of(one.digest).model_dump_json().encode() if one.digest.header else None,
         }
+
+    # ---- keys that sign no more from here ----
+
+    def barred(self) -> dict[bytes, str]:
+        """key id -> why, of the keys with which `append` refuses to write."""
+        with self._store.reading() as connection:
+            return {row.signer: row.why for row in connection.execute(select(barred_key))}
+
+    def bar(self, keys: Iterable[bytes], why: str) -> None:
+        """Refuses records of these keys from now on; for those that were barred before the reason stays."""
+        with self._store.writing() as connection:
+            known = set(connection.execute(select(barred_key.c.signer)).scalars())
+            rows = [{"signer": key, "why": why} for key in set(keys) - known]
+            if rows:
+                connection.execute(insert(barred_key), rows)
+
+    def unbar(self, why: str) -> None:
+        """Takes back what `bar` did for this reason."""
+        with self._store.writing() as connection:
+            connection.execute(delete(barred_key).where(barred_key.c.why == why))
+
+    def signers(self) -> dict[bytes, int]:
+        """key id -> the counter of its newest record here."""
+        query = select(record.c.signer, func.max(record.c.counter).label("newest")).group_by(record.c.signer)
+        with self._store.reading() as connection:
+            return {row.signer: row.newest for row in connection.execute(query)}
 
     # ---- the way into the log ----
 

@@ -174,6 +174,7 @@ submitted = Table(
     Column("client", Text, nullable=False, comment="the site that sent it"),
     Column("signer", LargeBinary, nullable=False, comment="key id"),
     Column("counter", BigInteger, nullable=False),
+    Column("record_id", LargeBinary, nullable=False, unique=True),
     Column("entry", LargeBinary, nullable=False, comment="the log entry"),
     Column("received", BigInteger, nullable=False, comment="microseconds since 1970"),
     Column("log_index", BigInteger, unique=True, comment="null while queued"),
@@ -186,5 +187,29 @@ submitting_key = Table(
     metadata,
     Column("signer", LargeBinary, primary_key=True, comment="key id"),
     Column("certificate", LargeBinary, nullable=False, comment="DER"),
-    Column("forked", LargeBinary, comment="a record that says otherwise of a slot"),
+    Column("forked", LargeBinary, comment="a log entry that contradicts what is known of the key"),
+)
+
+submitting_client = Table(
+    "submitting_client",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("token", LargeBinary, nullable=False, comment="SHA-256 of the token"),
+    Column("added", BigInteger, nullable=False, comment="seconds since 1970"),
+)
+
+deposited = Table(
+    "deposited",
+    metadata,
+    Column("find", LargeBinary, primary_key=True, comment="the token by which it is found"),
+    Column("client", Text, primary_key=True, comment="the site that sent it"),
+    Column("body", LargeBinary, nullable=False, comment="an encrypted bundle"),
+    Column("received", BigInteger, nullable=False, comment="microseconds since 1970"),
+)
+
+barred_key = Table(
+    "barred_key",
+    metadata,
+    Column("signer", LargeBinary, primary_key=True, comment="key id"),
+    Column("why", Text, nullable=False, comment="why it signs nothing more from this database"),
 )

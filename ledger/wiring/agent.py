@@ -70,7 +70,7 @@ class Running:
         anchoring = states.get(ANCHORING)
         alarms = [f"file lost: {self.agent.lost} files of the spool are gone"] if self.agent.lost else []
         for state in states.values():
-            alarms += [f"key barred: {name} is {word} on chain" for name, word in state.get("barred", {}).items()]
+            alarms += [f"key barred: {name}: {word}" for name, word in state.get("barred", {}).items()]
         alarms += [f"{one['word']}: {one['detail']}" for one in (anchoring or {}).get("alarms", ())]
         return Health(
             time.time(),
@@ -156,7 +156,7 @@ def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
         spool = _spool(site, store, settings, step)
         keys = _Keys(site, store)
         seals = {source.name: (keys.acquirer(source.device), keys.gateway(source.gateway)) for source in settings.source}
-        beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names)
+        beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names, store.journal, store.log(to_write=False))
         receiving = {name: Receiving(one, store.journal, beacons) for name, (_, one) in seals.items() if one is not None}
         workers = {
             name: SealingWorker([name], AgentSeals(acquirer, receiving.get(name), beacons, settings.hash), spool, line.say)

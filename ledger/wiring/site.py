@@ -1,7 +1,8 @@
 """A site's folder: where keys, certificates, the store and the trust file lie. `scanseal init` makes one.
 
 site.toml     name, RPC URLs, passphrase_file, four_eyes    keys/    account.json, log.pem, one file a device
-              and [anchoring] (docs/anchoring.md)
+              and [anchoring] (docs/anchoring.md), or
+              [node], [serve] (docs/node.md)                node/    what was seen of a log node's log
 trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
 store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
 """
@@ -12,6 +13,7 @@ import os
 import re
 import secrets
 import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -36,6 +38,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
+class RemoteNode:
+    """The log node that a site hands its records in to. Files are named from the site's folder; `ca`: whom to believe that the
+    node is itself (PEM), the system's authorities if None."""
+
+    url: str
+    token_file: str
+    ca: str | None = None
+
+
+@dataclass(frozen=True)
 class Site:
     """A site's folder, as `site.toml` describes it."""
 
@@ -45,6 +57,9 @@ class Site:
     passphrase_file: str | None = None
     four_eyes: tuple[str, ...] = ()
     anchoring: Policy = field(default_factory=Policy)
+    node: RemoteNode | None = None
+    """A site with a node has no log of its own and no chain account."""
+    serve: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -70,6 +85,11 @@ class Site:
     @property
     def ca_folder(self) -> Path:
         return self.folder / "ca"
+
+    @property
+    def node_folder(self) -> Path:
+        """What was seen of the log of a node: a mirror of the parts that matter here."""
+        return self.folder / "node"
 
     @property
     def devnet_folder(self) -> Path:
@@ -179,7 +199,7 @@ def _is_own(folder: Path) -> bool:
         return False
 
 
-def _remember(folder: Path) -> None:
+def remember(folder: Path) -> None:
     """Notes a site as this user's, so that commands find it upward from where they run. Where that can't be written, the site
     has to be named."""
     if not _is_own(folder):
@@ -206,11 +226,26 @@ def read_site(folder: Path) -> Site:
             raise FixInput(f"{path}: four_eyes may name {', '.join(FOUR_EYES)}")
         rpc = tuple(str(url) for url in values.get("rpc", ()))
         policy = _policy(path, values.get("anchoring", {}))
-        return Site(folder, str(values["name"]), rpc, values.get("passphrase_file"), four_eyes, policy)
+        node, limits = _node(path, values.get("node")), values.get("serve", {})
+        if not isinstance(limits, dict):
+            raise FixInput(f"{path}: [serve] is a table")
+        return Site(folder, str(values["name"]), rpc, values.get("passphrase_file"), four_eyes, policy, node, limits)
     except OSError as error:
         raise FixInput(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, KeyError, UnicodeDecodeError) as error:
         raise FixInput(f"{path}: not a site file ({error})") from error
+
+
+def _node(path: Path, table: Any) -> RemoteNode | None:
+    """The `[node]` table. Raises FixInput."""
+    if table is None:
+        return None
+    places = ("url", "token_file", "ca")
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise FixInput(f"{path}: [node] is a table of text: {', '.join(places)}")
+    if not {"url", "token_file"} <= table.keys() <= set(places):
+        raise FixInput(f"{path}: [node] has url and token_file, and may have ca")
+    return RemoteNode(**table)
 
 
 def _policy(path: Path, table: Any) -> Policy:
@@ -260,7 +295,7 @@ def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bo
     if site.passphrase_file:
         values["passphrase_file"] = site.passphrase_file
     write_text(folder / "site.toml", tomli_w.dumps(values))
-    _remember(folder)
+    remember(folder)
     return site
 
 

@@ -1,4 +1,4 @@
-"""The agent's spool, records that came over the network, and what an anchor cost."""
+"""The agent's spool, records that came over the network, what an anchor cost, and keys that sign no more from here."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("client", sa.Text, nullable=False, comment="the site that sent it"),
         sa.Column("signer", sa.LargeBinary, nullable=False, comment="key id"),
         sa.Column("counter", sa.BigInteger, nullable=False),
+        sa.Column("record_id", sa.LargeBinary, nullable=False, unique=True),
         sa.Column("entry", sa.LargeBinary, nullable=False, comment="the log entry"),
         sa.Column("received", sa.BigInteger, nullable=False, comment="microseconds since 1970"),
         sa.Column("log_index", sa.BigInteger, unique=True, comment="null while queued"),
@@ -47,7 +48,20 @@ def upgrade() -> None:
         "submitting_key",
         sa.Column("signer", sa.LargeBinary, primary_key=True, comment="key id"),
         sa.Column("certificate", sa.LargeBinary, nullable=False, comment="DER"),
-        sa.Column("forked", sa.LargeBinary, comment="a record that says otherwise of a slot"),
+        sa.Column("forked", sa.LargeBinary, comment="a log entry that contradicts what is known of the key"),
+    )
+    op.create_table(
+        "submitting_client",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("token", sa.LargeBinary, nullable=False, comment="SHA-256 of the token"),
+        sa.Column("added", sa.BigInteger, nullable=False, comment="seconds since 1970"),
+    )
+    op.create_table(
+        "deposited",
+        sa.Column("find", sa.LargeBinary, primary_key=True, comment="the token by which it is found"),
+        sa.Column("client", sa.Text, primary_key=True, comment="the site that sent it"),
+        sa.Column("body", sa.LargeBinary, nullable=False, comment="an encrypted bundle"),
+        sa.Column("received", sa.BigInteger, nullable=False, comment="microseconds since 1970"),
     )
     op.create_table(
         "payment",
@@ -59,6 +73,11 @@ def upgrade() -> None:
         sa.Column("final", sa.Integer, nullable=False, comment="1 once that cannot change any more"),
     )
     op.create_index("payment_sent", "payment", ["sent"])
+    op.create_table(
+        "barred_key",
+        sa.Column("signer", sa.LargeBinary, primary_key=True, comment="key id"),
+        sa.Column("why", sa.Text, nullable=False, comment="why it signs nothing more from this database"),
+    )
     with op.batch_alter_table("anchor") as batch:
         batch.add_column(sa.Column("fee_wei", sa.Text, comment="what the transaction cost, decimal"))
         batch.add_column(sa.Column("sent", sa.BigInteger, comment="seconds since 1970"))
