@@ -17,10 +17,10 @@ from ledger.cli.verifying import JsonOption, SiteOption
 from ledger.core.errors import FixInput, TryLater
 from ledger.log.schedule import ether
 from ledger.wiring import assembly, assembly_anchoring
-from ledger.wiring.standing import Status
 
 if TYPE_CHECKING:
     from ledger.wiring.carrying import Carrier
+    from ledger.wiring.standing import Status
 
 Wait = Literal["final", "included", "none"]
 LINE_S = 5.0

@@ -7,18 +7,19 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import coincurve
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 
 from ledger.core.errors import FixInput, NeedPermission
 from ledger.core.signatures import key_id, low_s
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 Curve = Literal["secp256k1", "p256"]
 IN_HARDWARE = ".pkcs11.toml"
@@ -56,6 +57,13 @@ class SoftwareSigner:
         return low_s("secp256r1", r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
 
+def _accounts() -> Any:
+    """`eth_account.Account`, which takes a third of a second to load: for those alone who open a keystore."""
+    from eth_account import Account
+
+    return Account
+
+
 def new_key(curve: Curve) -> SoftwareSigner:
     """A fresh key from the operating system's randomness."""
     return SoftwareSigner(ec.generate_private_key(ec.SECP256K1() if curve == "secp256k1" else ec.SECP256R1()))
@@ -66,7 +74,7 @@ def save(signer: SoftwareSigner, path: Path, passphrase: str) -> Path:
     path."""
     if signer.private_key.curve.name == "secp256k1":
         secret = signer.private_key.private_numbers().private_value.to_bytes(32, "big")
-        return write_secret(path.with_name(path.name + ".json"), json.dumps(Account.encrypt(secret, passphrase)).encode())
+        return write_secret(path.with_name(path.name + ".json"), json.dumps(_accounts().encrypt(secret, passphrase)).encode())
     pem = signer.private_key.private_bytes(
         Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase.encode())
     )
@@ -109,22 +117,22 @@ def load_pem(path: Path, passphrase: str) -> object:
 
 def new_account() -> LocalAccount:
     """A fresh chain account: it pays gas, and owns logs and roles in the contracts."""
-    account: LocalAccount = Account.from_key(secrets.token_bytes(32))
+    account: LocalAccount = _accounts().from_key(secrets.token_bytes(32))
     return account
 
 
 def save_account(account: LocalAccount, path: Path, passphrase: str) -> Path:
-    return write_secret(path, json.dumps(Account.encrypt(account.key, passphrase)).encode())
+    return write_secret(path, json.dumps(_accounts().encrypt(account.key, passphrase)).encode())
 
 
 def load_account(path: Path, passphrase: str) -> LocalAccount:
-    account: LocalAccount = Account.from_key(_keystore_secret(path, passphrase))
+    account: LocalAccount = _accounts().from_key(_keystore_secret(path, passphrase))
     return account
 
 
 def _keystore_secret(path: Path, passphrase: str) -> bytes:
     try:
-        return bytes(Account.decrypt(json.loads(path.read_text()), passphrase))
+        return bytes(_accounts().decrypt(json.loads(path.read_text()), passphrase))
     except FileNotFoundError as error:
         raise FixInput(f"{path}: no such key file") from error
     except (ValueError, KeyError, TypeError, NotImplementedError) as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from eth_account.signers.local import LocalAccount
 
 from ledger import chain
 from ledger.chain import Endpoint, Ledger, Nodes
@@ -18,6 +17,9 @@ from ledger.core.errors import FixInput, LedgerUnavailable
 from ledger.core.trust import Authority, Facts, Trust, TrustedLog
 from ledger.wiring import site as sites
 from ledger.wiring.site import Site
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 DEVNET_BALANCE_WEI = 1000 * 10**18
 
