@@ -1,4 +1,4 @@
-"""A copy of a site that is whole, and what it takes to go on from one without signing a counter twice. docs/decisions/010.
+"""A copy of a site that is whole, and what it takes to go on from one without signing a counter twice. docs/decisions/011.
 
 A backup is of one moment. What its keys signed after that moment nobody can tell who has only the backup: were they to sign
 on from it, two records would have one counter, and look like fraud. So every key is barred in the copy, and a site that is
@@ -41,12 +41,13 @@ FORMAT: Final = "scanseal-backup-1"
 CONTENTS: Final = "backup.json"
 """The last member: without it the archive is not whole."""
 FILES: Final = ("site.toml", "trust.toml", "agent.toml")
-FOLDERS: Final = ("keys", "ca", "devices")
+FOLDERS: Final = ("keys", "ca", "devices", "node")
 STORE: Final = "store.sqlite"
 SPOOL: Final = "spool"
 SECRET: Final = ("keys/", "ca/ca.key")
 """What a site for evidence alone does without."""
 BATCH: Final = 4096
+CONTENTS_LIMIT: Final = 1 << 28
 MOVED: Final = "this site was moved to another machine"
 
 
@@ -197,6 +198,7 @@ def _link(spool: Path, links: Path, names: list[str] | None = None) -> None:
 def _secrets_apart(site: Site, config: Path | None) -> list[str]:
     """What opens the keys is not kept with the keys: the files of it that the site names."""
     named = [site.passphrase_file] if site.passphrase_file else []
+    named += [site.node.token_file] if site.node else []
     if (config or site.folder / "agent.toml").exists():
         from ledger.agent.settings import OrthancSource, read_settings
 
@@ -313,15 +315,15 @@ def restore(archive: Path, folder: Path, mirror: Path | None = None, *, evidence
 def _extract(archive: Path, folder: Path, *, evidence_only: bool) -> dict[str, Any]:
     """The files of a backup, each whole; what the archive says of itself."""
     hashes: dict[str, str] = {}
-    head: dict[str, Any] | None = None
+    head: Any = None
     try:
         with tarfile.open(archive, "r:") as opened_archive:
             for entry in opened_archive:
                 source = opened_archive.extractfile(entry) if entry.isreg() else None
-                if source is None or not _is_ours(entry.name) or entry.name in hashes:
+                if source is None or entry.issparse() or not _is_ours(entry.name) or entry.name in hashes:
                     raise FixInput(f"{archive} is not a backup of a site: it has {entry.name[:80]!r}")
                 if entry.name == CONTENTS:
-                    head = json.loads(source.read())
+                    head = json.loads(source.read(CONTENTS_LIMIT))
                     continue
                 path = folder / entry.name
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -333,12 +335,18 @@ def _extract(archive: Path, folder: Path, *, evidence_only: bool) -> dict[str, A
         raise FixInput(f"{archive}: no such file") from error
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise FixInput(f"{archive} is not a whole backup ({type(error).__name__})") from error
-    if head is None or head.get("format") != FORMAT or head.get("files") != hashes:
+    if not _is_head(head) or head["files"] != hashes:
         raise FixInput(f"{archive} is not a whole backup: what it says that it has is not what it has")
     for name in hashes if evidence_only else ():
         if name.startswith(SECRET):
             (folder / name).unlink()
-    return head
+    return dict(head)
+
+
+def _is_head(head: Any) -> bool:
+    """Whether it is what `backup` says of an archive."""
+    has_all = isinstance(head, dict) and head.get("format") == FORMAT and {"made", "left_out", "files"} <= head.keys()
+    return bool(has_all) and isinstance(head["made"], int) and isinstance(head["left_out"], list)
 
 
 def _is_ours(name: str) -> bool:
@@ -365,10 +373,11 @@ def _grow(store: Opened, folder: Path) -> int:
 
 
 def _compared(site: Site, store: Opened) -> int | None:
-    """The log's size on chain, which the copy has too. None for a site that has no ledger yet."""
+    """The log's size on chain, which the copy has too. None for a site that has no ledger yet, or whose log a node keeps: what
+    its keys have signed the node knows, and here they are barred."""
     from ledger.wiring import chain
 
-    if not site.trust_path.exists():
+    if site.node is not None or not site.trust_path.exists():
         return None
     trust, size = site.trust(), _log_size(store)
     anchored = chain.connect(site.rpc, trust).anchored_size(trust.logs[0].log_id)
@@ -381,7 +390,8 @@ def _compared(site: Site, store: Opened) -> int | None:
 
 
 def _log_size(store: Opened) -> int:
-    return store.log(to_write=False).head().size if store.site.trust_path.exists() else 0
+    has_log = store.site.node is None and store.site.trust_path.exists()
+    return store.log(to_write=False).head().size if has_log else 0
 
 
 def _sync(path: Path) -> None:
