@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
+from tests.journeys import warm
+
 SCANSEAL = [sys.executable, "-m", "ledger.cli"]
 MADE = ("CT_small.dcm", "MR_small.dcm", "examples_jpeg2k.dcm", "JPEG-lossy.dcm", "liver_1frame.dcm", "examples_palette.dcm")
 
@@ -32,15 +34,8 @@ class Site:
         self, *arguments: object, expect: int | None = 0, given: str = "", env: dict | None = None
     ) -> subprocess.CompletedProcess:
         """One `scanseal` command in this site; the exit code must be as expected."""
-        done = subprocess.run(
-            [*SCANSEAL, *map(str, arguments)],
-            cwd=self.folder,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=os.environ | {"SCANSEAL_SITE": str(self.folder), "COLUMNS": "200"} | (env or {}),
-        )
+        environment = os.environ | {"SCANSEAL_SITE": str(self.folder), "COLUMNS": "200"} | (env or {})
+        done = warm.run([str(one) for one in arguments], self.folder, environment, given, 120)
         assert "Traceback" not in done.stderr, done.stderr
         if expect is not None:
             assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
