@@ -158,7 +158,7 @@ def _files(health: Health) -> Iterator[Metric]:
 
 
 def _anchoring(status: Mapping[str, Any]) -> Iterator[Metric]:
-    forecast = status.get("forecast") or {}
+    days = (status.get("forecast") or {}).get("days_left")
     for name, text, value in (
         ("queued_records", "Records that are not in the log yet", status.get("queued")),
         ("records", "Records in the log", status.get("log_size")),
@@ -166,7 +166,7 @@ def _anchoring(status: Mapping[str, Any]) -> Iterator[Metric]:
         ("final_records", "Records of the log that are final on chain", status.get("final_size")),
         ("last_anchor_timestamp_seconds", "When the newest anchor was sent", status.get("last_anchor_at")),
         ("spent_today_wei", "Wei spent on anchors today (UTC)", status.get("spent_today_wei")),
-        ("account_left_days", "Days that the account's balance lasts", forecast.get("days_left")),
+        ("account_left_seconds", "How long the account's balance lasts", None if days is None else days * 86_400),
     ):
         if isinstance(value, int | float):
             yield GaugeMetricFamily("scanseal_log_" + name, text, value)

@@ -218,7 +218,7 @@ def control(patient: Patient) -> dict[str, bytes]:
     }
 
 
-def folder_names(folder: Path, without: str) -> bytes:
+def folder_names(folder: Path, without: tuple[str, ...]) -> bytes:
     """The names of all files in a folder, but those below `without`."""
     names = (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")))
     return "\n".join(name for name in names if not name.startswith(without)).encode("utf-8", "surrogateescape")

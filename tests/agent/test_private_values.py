@@ -131,7 +131,7 @@ class Parts:
         answers["log entries"] = b"".join(self.journal.queued_entries(10_000))
         details = [f"{file.name} {file.detail}" for file in self.spool.book.kept()]
         answers["the spool's book"] = "\n".join(details).encode()
-        answers["names of files"] = private.folder_names(self.folder, "export/")
+        answers["names of files"] = private.folder_names(self.folder, ("export/",))
         answers["errors"] = "\n".join(self.errors).encode()
         return answers
 
