@@ -215,7 +215,7 @@ def _until(holds: Callable[[], bool], otherwise: str) -> None:
     while not holds():
         if time.monotonic() > deadline:
             raise SystemExit(otherwise)
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def _text(result: dict[str, Any]) -> str:

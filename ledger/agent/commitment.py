@@ -44,6 +44,8 @@ REQUEST: Final = 1
 TURN_S: Final = 1.0
 SAME_ASSOCIATION_S: Final = 2.0
 """How long the PACS may report on the association on which it was asked."""
+AGAIN_AFTER_S: Final = 600.0
+"""A PACS that has not reported by then is asked again: it may have reported while this agent was away."""
 EXPIRES_S: Final = 7 * 86_400
 
 
@@ -151,17 +153,15 @@ class Commitment:
         try:
             with self._lock:
                 question = self._questions.get(str(report.TransactionUID))
-            if question is None or question.state == "reported" or event not in (COMMITTED, FAILURES_EXIST):
+            if question is None or event not in (COMMITTED, FAILURES_EXIST):
                 return CANNOT_UNDERSTAND
             data = encode(report, True, True) or b""
         except Exception:  # noqa: BLE001 - as above
             return CANNOT_UNDERSTAND
-        question.data, question.event, question.state, question.not_before = data, event, "reported", 0.0
         try:
-            question.save()
+            return SUCCESS if self._move(question, "reported", 0.0, data, event) else CANNOT_UNDERSTAND
         except OSError:
             return OUT_OF_RESOURCES
-        return SUCCESS
 
     # ---- what is done with it ----
 
@@ -188,12 +188,28 @@ class Commitment:
         if now() - question.received > EXPIRES_S * 10**6:
             self._say("storage commitment", "a question was given up after a week without an end")
             self._end(question)
-        elif question.state == "waiting":
+        elif question.state in ("waiting", "asked"):
             if self._spool.book.is_forwarded([question.source], question.received):
                 self._ask(question, route)
         elif question.state == "reported":
             self._report(question, route)
             self._end(question)
+
+    def _move(self, question: _Question, state: str, not_before: float, data: bytes | None = None, event: int = 0) -> bool:
+        """Notes, on disk, that a question has come further; whether it had not ended already. The PACS may report before the
+        thread that asked it has noted so. Raises OSError: then it is where it was."""
+        with self._lock:
+            if question.state == "reported":
+                return False
+            before = question.state, question.data, question.event
+            question.state, question.data, question.event = state, question.data if data is None else data, event
+            try:
+                question.save()
+            except OSError:
+                question.state, question.data, question.event = before
+                raise
+            question.not_before = not_before
+            return True
 
     def _end(self, question: _Question) -> None:
         with self._lock:
@@ -214,9 +230,7 @@ class Commitment:
             if status != SUCCESS:
                 word = "does not answer" if status is None else f"answers status 0x{status:04X}"
                 raise TryLater(f"{route.pacs.name} {word} when asked for storage commitment")
-            if question.state == "waiting":
-                question.state = "asked"
-                question.save()
+            self._move(question, "asked", time.monotonic() + AGAIN_AFTER_S)
             deadline = time.monotonic() + SAME_ASSOCIATION_S
             while question.state == "asked" and association.is_established and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -243,8 +257,7 @@ class Commitment:
         report = Dataset()
         report.TransactionUID = asked.TransactionUID
         report.FailedSOPSequence = failed
-        question.data, question.event, question.state = encode(report, True, True) or b"", FAILURES_EXIST, "reported"
-        question.save()
+        self._move(question, "reported", 0.0, encode(report, True, True) or b"", FAILURES_EXIST)
 
     def _report(self, question: _Question, route: Route) -> None:
         association = _associated(route.modality, as_provider=True, handlers=[])

@@ -34,10 +34,19 @@ IDLE_S: Final = 5.0
 
 
 class Forwarder:
-    """Sends what the spool holds for one destination, on a thread of its own."""
+    """Sends what the spool holds for one destination, on a thread of its own. Of several that share the work each has its own
+    association and, by `share` (which, of how many), its own files."""
 
-    def __init__(self, destination: Peer, sources: Iterable[str], spool: Spool, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        destination: Peer,
+        sources: Iterable[str],
+        spool: Spool,
+        say: Callable[[str, str], None],
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self._destination, self._sources, self._spool, self._say = destination, frozenset(sources), spool, say
+        self._share = share
         self._stop, self.wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"forward to {destination.name}", daemon=True)
         self._association: Association | None = None
@@ -81,7 +90,7 @@ class Forwarder:
 
     def _send(self) -> bool:
         """Sends what may be sent now; whether there was anything. Raises TryLater where the PACS is out of reach."""
-        files = self._spool.book.to_forward(self._sources, now(), BATCH + len(self._taken))
+        files = self._spool.book.to_forward(self._sources, now(), BATCH + len(self._taken), self._share)
         files = [file for file in files if file.number not in self._taken]
         for file in files:
             if self._stop.is_set():

@@ -147,6 +147,8 @@ class PacsDestination(_Part):
     port: Port
     ae_title: AETitle = "ANY-SCP"
     calling_ae_title: AETitle = "SCANSEAL"
+    associations: Annotated[int, Field(ge=1, le=8)] = 2
+    """How many at once: with more than one the PACS need not wait for us between two images."""
     timeout_s: Seconds = 60.0
     tls: Tls | None = None
 

@@ -115,11 +115,13 @@ class SpoolStore:
 
     # ---- forwarding ----
 
-    def to_forward(self, sources: Collection[str], now: int, limit: int) -> list[Spooled]:
-        """The oldest files of these sources that may be sent now."""
+    def to_forward(self, sources: Collection[str], now: int, limit: int, share: tuple[int, int] = (0, 1)) -> list[Spooled]:
+        """The oldest files of these sources that may be sent now; of `share` (which, of how many), those whose turn it is."""
+        which, of = share
         return self._rows(
             select(spooled)
             .where(spooled.c.forward == WAITING, _may(spooled.c.forward_after, now), spooled.c.source.in_(sources))
+            .where(spooled.c.number % of == which)
             .order_by(spooled.c.number)
             .limit(limit)
         )

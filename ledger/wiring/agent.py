@@ -47,7 +47,7 @@ from ledger.wiring.beacons import Beacons
 from ledger.wiring.gateway import Receiving
 from ledger.wiring.site import Site, read_site
 
-NICENESS = 10
+NICENESS = 19
 """Sealing and anchoring follow when they can: receiving and forwarding come first."""
 
 
@@ -178,8 +178,12 @@ def forward(folder: Path, settings: Settings, name: str, step: Steps, line: Line
     with opened(site) as store:
         spool = _spool(site, store, settings, step)
         one = next(one for one in settings.destination if one.name == name)
-        worker = forwarder(one, settings, spool, line.say)
-        line.serve([worker], [worker.wake], lambda: {"troubles": {f"forward to {name}": worker.last_error}})
+        workers = forwarders(one, settings, spool, line.say)
+
+        def state() -> dict[str, Any]:
+            return {"troubles": {f"forward to {name}": next((one.last_error for one in workers if one.last_error), None)}}
+
+        line.serve(workers, [worker.wake for worker in workers], state)
 
 
 def anchor(folder: Path, line: Line) -> None:
@@ -197,10 +201,10 @@ def anchor(folder: Path, line: Line) -> None:
         line.serve([loop], [], state)
 
 
-def forwarder(one: PacsDestination, settings: Settings, spool: Spool, say: Callable[[str, str], None]) -> Forwarder:
+def forwarders(one: PacsDestination, settings: Settings, spool: Spool, say: Callable[[str, str], None]) -> list[Forwarder]:
     """What sends to a destination, not yet running."""
     sources = [source.name for source in settings.source if source.destination == one.name]
-    return Forwarder(pacs(one), sources, spool, say)
+    return [Forwarder(pacs(one), sources, spool, say, (which, one.associations)) for which in range(one.associations)]
 
 
 def spool_folder(site: Site, settings: Settings) -> Path:

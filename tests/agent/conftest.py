@@ -39,9 +39,9 @@ class Desk:
         self.parts.append(self.receiver)
         return Modality(port)
 
-    def forward(self, port: int, timeout_s: float = 2.0, **options: object) -> Forwarder:
+    def forward(self, port: int, timeout_s: float = 2.0, share: tuple[int, int] = (0, 1), **options: object) -> Forwarder:
         peer = Pacs("pacs", "127.0.0.1", port, "ORTHANC", "SCANSEAL", timeout_s=timeout_s, **options)  # type: ignore[arg-type]
-        forwarder = Forwarder(peer, ["ct"], self.spool, lambda part, word: self.said.append(word))
+        forwarder = Forwarder(peer, ["ct"], self.spool, lambda part, word: self.said.append(word), share)
         self.spool.wakes.append(forwarder.wake.set)
         forwarder.start()
         self.parts.append(forwarder)

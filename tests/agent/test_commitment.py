@@ -15,6 +15,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import CTImageStorage, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from ledger.agent import commitment
 from ledger.agent.association import Peer as Pacs
 from ledger.agent.commitment import Commitment, Route
 from ledger.agent.forwarding import Forwarder
@@ -77,7 +78,9 @@ class Modality:
 class Agent:
     """Receiver, forwarder and commitment on one spool."""
 
-    def __init__(self, folder: Path, port: int, modality: Modality, pacs: Orthanc, *, forwards: bool = True) -> None:
+    def __init__(
+        self, folder: Path, port: int, modality: Modality, pacs: Orthanc | HastyPacs, *, forwards: bool = True
+    ) -> None:
         self.store = open_store(folder / "store.sqlite")
         spool = Spool(folder / "spool", SpoolStore(self.store), 0, 3600)
         to_pacs = Pacs("pacs", "127.0.0.1", pacs.dicom_port, "ORTHANC", "SCANSEAL", None, 10.0)
@@ -184,3 +187,51 @@ def test_the_pacs_may_report_and_not_store(tmp_path, modality, pacs, port):
         assert not list((tmp_path / "spool/incoming").iterdir())
     finally:
         agent.stop()
+
+
+class HastyPacs:
+    """A PACS that reports, on an association of its own, before it answers the question; `silent` times it reports nothing."""
+
+    def __init__(self, port: int, silent: int = 0) -> None:
+        self.dicom_port, self._agent, self._silent, self.asked = free_port(), port, silent, 0
+        entity = AE(ae_title="ORTHANC")
+        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        handlers = [(evt.EVT_N_ACTION, self._action)]
+        self._server = entity.start_server(("127.0.0.1", self.dicom_port), block=False, evt_handlers=handlers)
+
+    def _action(self, event: Any) -> tuple[int, None]:
+        self.asked += 1
+        if self.asked <= self._silent:
+            return 0x0000, None
+        report = Dataset()
+        report.TransactionUID = event.action_information.TransactionUID
+        report.ReferencedSOPSequence = event.action_information.ReferencedSOPSequence
+        entity = AE(ae_title="ORTHANC")
+        entity.add_requested_context(StorageCommitmentPushModel)
+        roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
+        association = entity.associate("127.0.0.1", self._agent, ae_title="SCANSEAL", ext_neg=roles)
+        told, _ = association.send_n_event_report(report, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+        assert told.Status == 0
+        association.release()
+        return 0x0000, None
+
+    def stop(self) -> None:
+        self._server.shutdown()
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_pacs_may_report_before_it_answers_and_one_that_never_does_is_asked_again(
+    tmp_path, modality, port, monkeypatch, silent
+):
+    monkeypatch.setattr(commitment, "AGAIN_AFTER_S", 1.0)
+    hasty = HastyPacs(port, silent)
+    agent = Agent(tmp_path, port, modality, hasty)
+    try:
+        modality.ask(port, generate_uid())
+        until(lambda: modality.reports)
+        assert hasty.asked == silent + 1
+        until(lambda: not list((tmp_path / "spool/commitments").glob("*.json")))
+        assert agent.said == []
+    finally:
+        agent.stop()
+        hasty.stop()

@@ -186,3 +186,14 @@ def test_a_pacs_that_is_stopped_in_the_middle_gets_the_rest_when_it_goes_on(desk
         desk.until_sent(4)
         kept = {digest(stripped(path.read_bytes())) for path in (tmp_path / "pacs").iterdir()}
         assert kept == {digest(data_set(path)) for path in paths}
+
+
+def test_of_several_that_share_the_work_each_has_its_own_images(desk: Desk, tmp_path: Path, port: int) -> None:
+    with pacs(port) as one:
+        modality, paths = desk.listen(), images(7, tmp_path / "images")
+        modality.send_until_taken(*paths)
+        for which in range(2):
+            desk.forward(port, share=(which, 2))
+        desk.until_sent(7)
+        assert_has(one, *paths)
+        assert one.asked == 7
