@@ -33,6 +33,9 @@ class Sequencing:
 
     def __init__(self, log: Log, queue: Queue) -> None:
         self._log, self._queue = log, queue
+        self._looked_to = 0
+        """The size up to which everything in the log was noted, as far as the queue knows of it: a log that was made whole
+        after its store was lost has entries that no queue knows."""
 
     def sequence(self, progress: Callable[[int], None]) -> int:
         """Moves everything queued into the log. Returns how many entries. Raises as `sequence_batch`."""
@@ -71,7 +74,9 @@ class Sequencing:
         size = self._log.head().size
         if known > size:
             raise Stop(f"the journal knows {known} sequenced records, the log has {size}: the log's store is an old copy")
-        found = {entry: known + offset for offset, entry in enumerate(self._log.entries(known, size))}
+        start = max(known, min(self._looked_to, size))
+        found = {entry: start + offset for offset, entry in enumerate(self._log.entries(start, size))}
         if found:
             self._queue.note_indices(found)
+        self._looked_to = size
         return size, len(found)

@@ -10,7 +10,7 @@ from sqlalchemy import Row, delete, func, insert, select
 from ledger.core.contracts import Beacon
 from ledger.core.evidence import State
 from ledger.core.stateproof import parse_header
-from ledger.log.anchoring import AnchorRow
+from ledger.log.anchoring import ORDER, AnchorRow
 from ledger.log.schedule import Anchored
 from ledger.store.engine import Store
 from ledger.store.schema import anchor, block_header
@@ -46,6 +46,19 @@ class AnchorStore:
         query = select(anchor).where(anchor.c.proof.is_not(None)).order_by(anchor.c.new_size.desc()).limit(limit)
         with self._store.reading() as connection:
             return [_row(row) for row in connection.execute(query)][::-1]
+
+    def final_above(self, after: int, limit: int) -> list[AnchorRow]:
+        """The first final anchors with a proof whose size is above `after`, by size."""
+        query = select(anchor).where(anchor.c.new_size > after, anchor.c.state == "final", anchor.c.proof.is_not(None))
+        with self._store.reading() as connection:
+            return [_row(row) for row in connection.execute(query.order_by(anchor.c.new_size).limit(limit))]
+
+    def state_of(self, log_index: int) -> str | None:
+        """The furthest state of an anchor whose tree has the leaf; None where none is on chain."""
+        query = select(anchor.c.state).where(anchor.c.new_size > log_index).distinct()
+        with self._store.reading() as connection:
+            states = set(connection.execute(query).scalars())
+        return next((state for state in reversed(ORDER[1:]) if state in states), None)
 
     def made(self, since: int) -> list[Anchored]:
         """What was sent since a time (seconds since 1970) and is on chain, as a forecast needs it."""

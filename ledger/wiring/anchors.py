@@ -15,9 +15,8 @@ from ledger.core.errors import NeedPermission, TryLater
 from ledger.core.trust import Block
 from ledger.log import Log
 from ledger.log.anchoring import ORDER, Anchoring, AnchorRow
-from ledger.log.sequencing import Sequencing
+from ledger.log.sequencing import Queue, Sequencing
 from ledger.store.anchors import AnchorStore
-from ledger.store.journal import JournalStore
 from ledger.wiring import site as sites
 from ledger.wiring.site import Site
 
@@ -57,19 +56,19 @@ class SiteAnchoring:
         site: Site,
         anchoring: Anchoring,
         log: Log,
-        journal: JournalStore,
+        queue: Queue,
         anchors: AnchorStore,
         let_time_pass: Callable[[], None],
     ) -> None:
         self._site, self._anchoring, self._log = site, anchoring, log
-        self._journal, self._anchors = journal, anchors
+        self._queue, self._anchors = queue, anchors
         self._let_time_pass = let_time_pass
 
     def queued(self) -> int:
-        return self._journal.depth()
+        return self._queue.depth()
 
     def sequence(self, progress: Callable[[int], None]) -> int:
-        return Sequencing(self._log, self._journal).sequence(progress)
+        return Sequencing(self._log, self._queue).sequence(progress)
 
     def carry(self, *, wait: Literal["final", "included", "none"], timeout_s: float, publish_leaves: bool) -> Carried:
         """Anchors the log's head, again where a re-org took it away, until it is as far as `wait` says or the time is up."""

@@ -16,6 +16,7 @@ from ledger.wiring.site import Site
 
 if TYPE_CHECKING:
     from ledger.log import Log
+    from ledger.log.sequencing import Queue
     from ledger.wiring.anchors import SiteAnchoring
     from ledger.wiring.bundles import Exporter
     from ledger.wiring.export import Export
@@ -100,9 +101,11 @@ class Opened:
     def __init__(self, site: Site, store: Any) -> None:
         from ledger.store.anchors import AnchorStore
         from ledger.store.journal import JournalStore
+        from ledger.store.submitted import SiteQueue
 
         self.site, self.store = site, store
         self.journal, self.anchors = JournalStore(store), AnchorStore(store)
+        self.queue: Queue = SiteQueue(store)
 
     def log(self, *, to_write: bool) -> Log:
         """The site's log; writing needs the passphrase of its key."""
@@ -222,7 +225,7 @@ def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
         fees = FeePolicy(opened_site.anchoring.ceiling_wei)
         ledger = chain.connect(opened_site.rpc, trust, account, fees=fees, outbox=payments)
         ready = Anchoring(log, store.anchors, payments, ledger, trust.logs[0].log_id, trust.anchor_log)
-        yield SiteAnchoring(opened_site, ready, log, store.journal, store.anchors, lambda: chain.let_time_pass(opened_site))
+        yield SiteAnchoring(opened_site, ready, log, store.queue, store.anchors, lambda: chain.let_time_pass(opened_site))
 
 
 @contextmanager

@@ -36,8 +36,8 @@ def carrying(site: Path | None, **options: Any) -> Iterator[Carrier]:
 def carrier(
     store: Opened, queue: Queue | None = None, clock: Callable[[], float] = time.time, timeout_s: float = 20.0, **options: Any
 ) -> Carrier:
-    """The loop for an open site. Needs no chain yet. `queue`: what is to be sequenced, the site's journal unless another knows
-    of more; `timeout_s`: how long a node may take for an answer."""
+    """The loop for an open site. Needs no chain yet. `queue`: what is to be sequenced, the site's own unless one is given;
+    `timeout_s`: how long a node may take for an answer."""
     from ledger.chain import Endpoint, FeePolicy, Ledger
     from ledger.keys import signers
     from ledger.log.anchoring import Anchoring
@@ -60,7 +60,7 @@ def carrier(
     is_devnet = chain.is_devnet(trust)
     return Carrier(
         log,
-        queue or store.journal,
+        queue or store.queue,
         store.anchors,
         payments,
         connect,
@@ -81,7 +81,7 @@ def log_status(site: Path | None) -> Status:
     here = sites.open_site(site)
     with opened(here, read_only=True) as store:
         log = store.log(to_write=False)
-        standing = Standing(log, store.journal, store.anchors, PaymentStore(store.store, time.time), here.anchoring, time.time)
+        standing = Standing(log, store.queue, store.anchors, PaymentStore(store.store, time.time), here.anchoring, time.time)
         try:
             situation = _seen(store)
         except Stop as error:

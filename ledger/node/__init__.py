@@ -1,0 +1,1 @@
+"""A log node as a site sees it: over HTTP, and not believed."""
