@@ -18,15 +18,21 @@ import pytest
 from ledger.core.errors import FixInput, Stop, TryLater
 from ledger.store import LogStore, open_store
 from ledger.wiring.backup import backup, restore
-from tests.agent.modality import images
-from tests.journeys.agents import Agent, dicom_source, running, store, until
+from tests.agent.modality import data_set, digest, images, instance
+from tests.journeys.agents import Agent, destination, dicom_source, running, store, until
 from tests.journeys.conftest import Site, free_port
+from tests.simulators.pacs import pacs
 
 
 def is_done(agent: Agent, sealed: int, final: int) -> bool:
     """Whether so many images are sealed, and so many records final."""
     told = agent.status()
     return told["seal"].get("sealed") == sealed and (told["anchoring"] or {}).get("final_size") == final
+
+
+def anchor_at_once(site: Site) -> None:
+    with (site.folder / "site.toml").open("a") as file:
+        file.write("\n[anchoring]\ninterval_s = 1\n")
 
 
 def slots(folder: Path) -> dict[bytes, list[int]]:
@@ -46,8 +52,7 @@ def test_a_site_that_was_backed_up_while_it_ran_and_lost_goes_on_without_repeati
     sent = images(8, tmp_path / "series")
     settings = dicom_source("ct", port).replace('destination = "pacs"', "")
     mirror, archive = tmp_path / "mirror", tmp_path / "site.tar"
-    with (own_site.folder / "site.toml").open("a") as file:
-        file.write("\n[anchoring]\ninterval_s = 1\n")
+    anchor_at_once(own_site)
     with running(own_site, settings) as agent:
         assert store(port, *sent[:2]).returncode == 0
         until(lambda: is_done(agent, 2, 2), "the first two")
@@ -122,20 +127,31 @@ def test_an_old_copy_that_was_put_back_by_hand_seals_nothing(own_site, tmp_path)
         assert agent.get("/healthz")[0] == 503
 
 
-def test_a_site_that_moves_signs_no_more_here_and_goes_on_there(own_site, tmp_path, monkeypatch):
-    sent = images(2, tmp_path / "series")
-    own_site.run("seal", sent[0], "--device", "ct1")
-    own_site.run("anchor")
+def test_a_site_that_moves_signs_no_more_here_and_goes_on_there_with_the_images_that_wait(own_site, tmp_path, monkeypatch):
+    sent, port, pacs_port = images(3, tmp_path / "series"), free_port(), free_port()
+    settings = dicom_source("ct", port) + destination(pacs_port)
     archive, there = tmp_path / "site.tar", Site(tmp_path / "there", own_site.port)
     monkeypatch.setenv("SCANSEAL_PASSPHRASE", (own_site.folder / "passphrase").read_text().strip())
-    with running(own_site, dicom_source("ct", free_port()).replace('destination = "pacs"', "")):
+    anchor_at_once(own_site)
+    with running(own_site, settings) as agent:
+        assert store(port, *sent[:2]).returncode == 0
+        until(lambda: is_done(agent, 2, 2), "sealing")
+        assert agent.status()["forward"] == {"waiting": 2}
         assert "agent run` runs on this site" in own_site.run("backup", archive, "--move", expect=6).stderr
-    backup(own_site.folder, archive, move=True)
-    assert "was moved to another machine" in own_site.run("seal", sent[1], "--device", "ct1", expect=2).stderr
+        assert agent.end() == 0
+    made = backup(own_site.folder, archive, move=True)
+    assert (made.records, made.images) == (2, 2)
+    assert "was moved to another machine" in own_site.run("seal", sent[2], "--device", "ct1", expect=2).stderr
+
     assert restore(archive, there.folder).barred == ()
-    there.run("seal", sent[1], "--device", "ct1")
-    there.run("anchor")
-    assert list(slots(there.folder).values()) == [[0, 1]]
+    (there.folder / "agent.toml").write_text((own_site.folder / "agent.toml").read_text())
+    with pacs(pacs_port) as archive_there, running(there, settings) as agent:
+        until(lambda: agent.status()["forward"] == {"sent": 2}, "forwarding of what waited")
+        assert archive_there.held() == {instance(path): [digest(data_set(path))] for path in sent[:2]}
+        assert store(port, sent[2]).returncode == 0
+        until(lambda: is_done(agent, 3, 3), "sealing there")
+        assert agent.end() == 0
+    assert list(slots(there.folder).values()) == [[0, 1, 2]]
     assert set(there.verdicts(*sent).values()) == {"AUTHENTIC"}
 
 
