@@ -27,7 +27,7 @@ def held(pacs: Orthanc) -> int:
 
 def test_sigterm_in_the_middle_of_a_transfer_loses_nothing_and_ends_with_0(own_site, pacs, tmp_path):
     port, before = free_port(), held(pacs)
-    sent = [image(number, tmp_path / "series", side=512) for number in range(40)]
+    sent = [image(number, tmp_path / "series", side=1024) for number in range(25)]
     with running(own_site, dicom_source("ct", port) + destination(pacs), SCANSEAL_AGENT_ANCHOR="false") as agent:
         outcome = []
         sending = threading.Thread(target=lambda: outcome.append(store(port, *sent)))
