@@ -52,18 +52,58 @@ def init(
     keep_passphrase: Annotated[
         bool, typer.Option("--keep-passphrase", help="Make a passphrase and keep it in the folder (devnets only).")
     ] = False,
+    node: Annotated[str | None, typer.Option(help="URL of the log node that keeps this site's log and anchors it.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="The token that the node's operator gave this site.")
+    ] = None,
+    node_ca: Annotated[
+        Path | None, typer.Option("--node-ca", help="Whom to believe that the node is itself (PEM; default: the system).")
+    ] = None,
+    trust: Annotated[Path | None, typer.Option(help="The node's trust file.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Make a site: its certificate authority, its log's key, its chain account, all encrypted with SCANSEAL_PASSPHRASE.
 
+    With --node it has none of these, but keys for its devices: the node keeps the log and anchors it (docs/node.md).
+
     Example: [bold]SCANSEAL_PASSPHRASE=... scanseal init site --name "Site A"[/bold]
     """
+    if node is not None:
+        _init_at_node(folder, name, tuple(rpc or ()), node, token_file, node_ca, trust, keep_passphrase, json)
+        return
+    if token_file or node_ca or trust:
+        raise FixInput("--token-file, --node-ca and --trust go with --node")
     made = assembly.create_site(folder, name, tuple(rpc or [DEFAULT_RPC]), keep_passphrase=keep_passphrase)
     if json:
         write_json(made)
         return
     OUT.print(f"site {plain(name)} in {plain(str(folder))}; its chain account is {made['account']}")
     OUT.print("next: [bold]scanseal devnet up[/bold] or fund the account, then [bold]scanseal deploy[/bold]")
+
+
+def _init_at_node(
+    folder: Path,
+    name: str,
+    rpc: tuple[str, ...],
+    node: str,
+    token_file: Path | None,
+    node_ca: Path | None,
+    trust: Path | None,
+    keep_passphrase: bool,
+    json: bool,
+) -> None:
+    from ledger.wiring import remote
+    from ledger.wiring.site import RemoteNode
+
+    if token_file is None or trust is None:
+        raise FixInput("--node needs --token-file and --trust: the node's operator gives you both")
+    there = RemoteNode(node, str(token_file), None if node_ca is None else str(node_ca))
+    made = remote.create(folder, name, there, trust, rpc, keep_passphrase=keep_passphrase)
+    if json:
+        write_json(made)
+        return
+    OUT.print(f"site {plain(name)} in {plain(str(folder))} hands in to {plain(node)}")
+    OUT.print("next: [bold]scanseal device request NAME[/bold], and send devices/NAME.csr to the node's operator")
 
 
 @devnet_app.command("up")
@@ -209,6 +249,25 @@ def device_approve(
     )
     if "acquire" in str(enrolled["roles"]):
         OUT.print(f"next: [bold]scanseal seal PATHS --device {plain(str(enrolled['name']))}[/bold]")
+
+
+@device_app.command("adopt")
+def device_adopt(
+    certificate: Annotated[Path, typer.Argument(help="The certificate (.pem) that was made of a request of this site.")],
+    site: SiteOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take over the certificate that a log node's operator made of a request of this site (`device approve` there).
+
+    Example: [bold]scanseal device adopt ct1.pem[/bold]
+    """
+    from ledger.wiring import remote
+
+    row = remote.adopt_certificate(site, certificate)
+    if json:
+        write_json(row)
+    else:
+        OUT.print(f"{plain(row['name'])} is certified as {plain(row['device'])}")
 
 
 @device_app.command("list")

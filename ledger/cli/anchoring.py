@@ -19,7 +19,7 @@ from ledger.log.schedule import ether
 from ledger.wiring import assembly, assembly_anchoring
 
 if TYPE_CHECKING:
-    from ledger.wiring.carrying import Carrier
+    from ledger.wiring.assembly_anchoring import Loop
     from ledger.wiring.standing import Status
 
 Wait = Literal["final", "included", "none"]
@@ -79,7 +79,7 @@ def anchor(
         raise typer.Exit(4)
 
 
-def _watch(carrier: Carrier, *, json: bool) -> None:
+def _watch(carrier: Loop, *, json: bool) -> None:
     """Runs the loop in the foreground until SIGINT or SIGTERM; a line for each change."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

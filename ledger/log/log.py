@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,6 +18,10 @@ from ledger.log.storage import Batch, Storage
 Proof = TypeVar("Proof")
 BATCH_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the entries of one batch."""
+FOLLOW_LIMIT: Final = 1 << 18
+"""Entries of one step of following a log that is kept elsewhere."""
+FOLLOW_BYTES: Final = 256 << 20
+"""Bytes of these entries."""
 
 
 class Log:
@@ -89,6 +94,55 @@ class Log:
         with suppress(TryLater):
             self._storage.publish()
         return range(head.size, size)
+
+    def follow(self, note: str, read: Callable[[int, int], Iterable[bytes]]) -> int:
+        """Brings this copy of a log that is kept elsewhere up to its signed checkpoint `note`; how many entries that were.
+        `read(start, stop)` gives the entries there. Nothing of it is believed but what the signature covers:
+
+        1. the checkpoint is signed by the log's key; a shorter one than this copy begins it;
+        2. the entries that are read, after those that are here, lead to its root;
+        3. they are kept with it.
+
+        Raises `Stop` where the log has two histories (it signed another tree than the one that begins with this copy);
+        `EvidenceInvalid` where the checkpoint is not the log's; `TryLater` as `append`.
+        """
+        self._storage.publish()
+        read_tiles: dict[Tile, bytes] = {}
+
+        def tiles(wanted: Sequence[Tile]) -> list[bytes]:
+            return self._remembered(wanted, read_tiles)
+
+        # 1
+        head, signed = self._verified_head(tiles), parse_and_verify(note, self.origin, self.public_key)
+        if signed.size <= head.size:
+            if signed.size and merkle.root_from_tiles(signed.size, tiles) != signed.root:
+                raise Stop(f"the log {self.origin} has two histories: they differ before entry {signed.size}")
+            return 0
+        if signed.size - head.size > FOLLOW_LIMIT:
+            raise TryLater(f"the log {self.origin} is {signed.size - head.size} entries ahead: follow it in parts")
+        # 2
+        entries, length = [], 0
+        for entry in islice(read(head.size, signed.size), FOLLOW_LIMIT):
+            entries.append(entry)
+            length += len(entry)
+            if length > FOLLOW_BYTES:
+                raise TryLater(f"the log {self.origin} gives more than {FOLLOW_BYTES >> 20} MiB at once: follow it in parts")
+        if len(entries) != signed.size - head.size:
+            raise TryLater(f"the log {self.origin} gave {len(entries)} of {signed.size - head.size} entries")
+        grown = merkle.appended_tiles(head.size, [merkle.leaf_hash(entry) for entry in entries], tiles)
+        read_tiles.update(grown)
+        if merkle.root_from_tiles(signed.size, tiles) != signed.root:
+            raise Stop(
+                f"the log {self.origin} has two histories: what it gives after entry {head.size} is not what it signed at "
+                f"{signed.size}, or does not begin with what it gave before"
+            )
+        # 3
+        staged = self._storage.stage(Batch(head.size, signed.size, entries, grown, note))
+        if not self._storage.swap_head(head.size, staged):
+            raise TryLater(f"another process follows {self.origin} at the same moment: follow it again")
+        with suppress(TryLater):
+            self._storage.publish()
+        return len(entries)
 
     def checkpoint(self) -> str:
         """The newest signed checkpoint. A log that is still empty signs size 0 when it can, else raises `FixInput`."""

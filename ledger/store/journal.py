@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
@@ -142,8 +142,11 @@ class JournalStore(RecordReader):
 
     # ---- the way into the log ----
 
-    def queued_entries(self, limit: int) -> list[bytes]:
+    def queued_entries(self, limit: int, without: Collection[bytes] = ()) -> list[bytes]:
+        """The oldest that have no log index yet, but those of the keys `without`."""
         query = select(record.c.entry).where(record.c.log_index.is_(None)).order_by(record.c.number).limit(limit)
+        if without:
+            query = query.where(record.c.signer.not_in(list(without)))
         with self._store.reading() as connection:
             return [bytes(row.entry) for row in connection.execute(query)]
 

@@ -38,11 +38,11 @@ from ledger.core.certificates import Device
 from ledger.core.errors import FixInput
 from ledger.register import Sealer
 from ledger.store.spool import SpoolStore
-from ledger.wiring import logs
+from ledger.wiring import logs, remote
 from ledger.wiring.agent_seals import Acquirer, AgentSeals
 from ledger.wiring.anchors import only_one
 from ledger.wiring.assembly import Opened, opened
-from ledger.wiring.assembly_anchoring import carrier as carrier_of
+from ledger.wiring.assembly_anchoring import loop as loop_of
 from ledger.wiring.beacons import Beacons
 from ledger.wiring.gateway import Receiving
 from ledger.wiring.site import Site, read_site
@@ -156,7 +156,9 @@ def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
         spool = _spool(site, store, settings, step)
         keys = _Keys(site, store)
         seals = {source.name: (keys.acquirer(source.device), keys.gateway(source.gateway)) for source in settings.source}
-        beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names, store.journal, store.log(to_write=False))
+        log = store.log(to_write=False) if site.node is None else None
+        newest = (lambda: remote.newest_block(site)) if site.node is not None and not site.rpc else None
+        beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names, store.journal, log, newest)
         receiving = {name: Receiving(one, store.journal, beacons) for name, (_, one) in seals.items() if one is not None}
         workers = {
             name: SealingWorker([name], AgentSeals(acquirer, receiving.get(name), beacons, settings.hash), spool, line.say)
@@ -187,11 +189,11 @@ def forward(folder: Path, settings: Settings, name: str, step: Steps, line: Line
 
 
 def anchor(folder: Path, line: Line) -> None:
-    """The process that carries the site's log to the chain."""
+    """The process that carries the site's records to the chain, or to its node."""
     os.nice(NICENESS)
     logs.configure(ANCHORING)
     with opened(read_site(folder)) as store:
-        carrier = carrier_of(store)
+        carrier = loop_of(store)
         loop = Loop(ANCHORING, carrier.run)
 
         def state() -> dict[str, Any]:

@@ -105,7 +105,15 @@ class SiteAnchoring:
 
 def trust_blocks(site: Site, rows: Sequence[AnchorRow]) -> None:
     """The blocks of our own proofs go into the site's trust file: they are final, and this site saw them itself."""
-    headers = [stateproof.parse_header(row.proof.header) for row in rows if row.proof is not None]
+    _trust_headers(site, [stateproof.parse_header(row.proof.header) for row in rows if row.proof is not None])
+
+
+def trust_block(site: Site, header: stateproof.Header) -> None:
+    """A final block that this site saw on the chain itself goes into its trust file."""
+    _trust_headers(site, [header])
+
+
+def _trust_headers(site: Site, headers: Sequence[stateproof.Header]) -> None:
     if not headers:
         return
     trust = site.trust()

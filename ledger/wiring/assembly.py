@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ledger.wiring.anchors import SiteAnchoring
     from ledger.wiring.bundles import Exporter
     from ledger.wiring.export import Export
+    from ledger.wiring.handing import HandingIn
     from ledger.wiring.images import Images
     from ledger.wiring.sealing import Sealing, Signing
     from ledger.wiring.verification import Verifier
@@ -105,7 +106,7 @@ class Opened:
 
         self.site, self.store = site, store
         self.journal, self.anchors = JournalStore(store), AnchorStore(store)
-        self.queue: Queue = SiteQueue(store)
+        self.queue: Queue = SiteQueue(store) if site.node is None else self.journal
 
     def log(self, *, to_write: bool) -> Log:
         """The site's log; writing needs the passphrase of its key."""
@@ -115,6 +116,8 @@ class Opened:
         if not to_write:
             trusted = self.site.trust().logs[0]
             return Log(LogStore(self.store), trusted.origin, trusted.key)
+        if self.site.node is not None:
+            raise FixInput(f"this site hands its records in to {self.site.node.url}: it has no log of its own to write")
         from ledger.keys import authority
 
         key = authority.load_log_key(self.site.log_key_path, self.site.passphrase())
@@ -156,9 +159,9 @@ def signing(site: Path | None, device: str) -> Iterator[Signing]:
     """One key of a site, ready to sign, with a recent block as beacon."""
     import time
 
-    from ledger.core.contracts import Beacon
+    from ledger.core.contracts import Beacon, KeyState
     from ledger.register import Sealer
-    from ledger.wiring import chain
+    from ledger.wiring import chain, remote
     from ledger.wiring.sealing import Signing
 
     opened_site = sites.open_site(site)
@@ -167,9 +170,13 @@ def signing(site: Path | None, device: str) -> Iterator[Signing]:
     with opened(opened_site) as store:
         warning = roles = None
         try:
-            ledger = chain.connect(opened_site.rpc, trust)
-            block, state = ledger.beacon(), ledger.key_state(signer.key)
-            header = block.header
+            if opened_site.node is not None and not opened_site.rpc:
+                header, rlp = remote.newest_block(opened_site)
+                state = KeyState.from_words(0, 0)
+            else:
+                ledger = chain.connect(opened_site.rpc, trust)
+                block, state = ledger.beacon(), ledger.key_state(signer.key)
+                header, rlp = block.header, block.rlp
             if state.compromised_since or state.retired_at:
                 word = "revoked" if state.compromised_since else "retired"
                 raise NeedPermission(
@@ -177,9 +184,9 @@ def signing(site: Path | None, device: str) -> Iterator[Signing]:
                 )
             if any(state.certificate):
                 roles = state.roles
-            else:
+            elif opened_site.rpc:
                 warning = f"the key of {device} is not enrolled yet: run `scanseal device approve` before `scanseal anchor`"
-            store.anchors.keep_header(header.number, header.hash, block.rlp)
+            store.anchors.keep_header(header.number, header.hash, rlp)
             beacon, beacon_time = Beacon(header.number, header.hash), header.timestamp
         except LedgerUnavailable as error:
             known = store.anchors.newest_header()
@@ -205,8 +212,8 @@ def software() -> str:
 
 
 @contextmanager
-def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
-    """A site's way from the journal to the chain; one process at a time."""
+def anchoring(site: Path | None) -> Iterator[SiteAnchoring | HandingIn]:
+    """A site's way from the journal to the chain, or to its node; one process at a time."""
     import time
 
     from ledger.chain import FeePolicy
@@ -217,6 +224,12 @@ def anchoring(site: Path | None) -> Iterator[SiteAnchoring]:
     from ledger.wiring.anchors import SiteAnchoring, only_one
 
     opened_site = sites.open_site(site)
+    if opened_site.node is not None:
+        from ledger.wiring.assembly_anchoring import handing_in
+
+        with only_one(opened_site.folder / "anchor.lock"), opened(opened_site) as store:
+            yield handing_in(store)
+        return
     trust = opened_site.trust()
     account = signers.load_account(opened_site.account_path, opened_site.passphrase())
     with only_one(opened_site.folder / "anchor.lock"), opened(opened_site) as store:

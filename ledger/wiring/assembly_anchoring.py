@@ -8,29 +8,80 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ledger.core.errors import Stop, TryLater
+from ledger.core.errors import LedgerUnavailable, Stop, TryLater
 from ledger.wiring import site as sites
 from ledger.wiring.assembly import Opened, opened
 
 if TYPE_CHECKING:
     import threading
 
+    from ledger.core.stateproof import Header
     from ledger.log.anchoring import Anchoring
     from ledger.log.sequencing import Queue
     from ledger.wiring.carrying import Carrier
+    from ledger.wiring.handing import HandingIn
     from ledger.wiring.standing import Situation, Status
 
 GIVE_UP_S = 120.0
 """How long the loop waits for one transaction before it looks at everything else again."""
 
 
+class Loop(Protocol):
+    """What carries a site's records by itself: `ledger.wiring.carrying.Carrier`, `ledger.wiring.handing.HandingIn`."""
+
+    def run(self, stop: threading.Event) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def status(self) -> Status: ...
+
+
 @contextmanager
-def carrying(site: Path | None, **options: Any) -> Iterator[Carrier]:
-    """A site's loop with a store of its own; `options` as `Carrier` has them."""
+def carrying(site: Path | None) -> Iterator[Loop]:
+    """A site's loop with a store of its own."""
     with opened(sites.open_site(site)) as store:
-        yield carrier(store, **options)
+        yield loop(store)
+
+
+def loop(store: Opened) -> Loop:
+    """The loop for an open site, onto the chain or to its node. Needs neither yet."""
+    return carrier(store) if store.site.node is None else handing_in(store)
+
+
+def handing_in(store: Opened, clock: Callable[[], float] = time.time, **options: Any) -> HandingIn:
+    """The loop of a site with a node; `options` as `HandingIn` has them."""
+    from ledger.log.following import Following, Ledger
+    from ledger.store.payments import PaymentStore
+    from ledger.wiring import remote
+    from ledger.wiring.handing import HandingIn
+    from ledger.wiring.standing import Standing
+
+    site, trust = store.site, store.site.trust()
+    log = store.log(to_write=False)
+    ledger = Ledger(trust.anchor_log, trust.logs[0].log_id, _on_chain(store) if site.rpc else None)
+    node = remote.client(site)
+    following = Following(log, store.journal, store.journal, store.anchors, node, ledger, time.monotonic)
+    standing = Standing(log, store.journal, store.anchors, PaymentStore(store.store, clock), site.anchoring, clock)
+    return HandingIn(following, standing, site.folder / "anchor.lock", lambda: 0, clock=clock, **options)
+
+
+def _on_chain(store: Opened) -> Callable[[Header], bool]:
+    """Whether the chain has a header in a final block, which then goes into the site's trust file."""
+    from ledger.wiring import chain
+    from ledger.wiring.anchors import trust_block
+
+    def is_on_chain(header: Header) -> bool:
+        final, known = chain.connect(store.site.rpc, store.site.trust()).final_blocks([header.number])
+        if header.number > final:
+            raise LedgerUnavailable(f"block {header.number} is not final at the chain's nodes that this site asks: later")
+        if known.get(header.number) != header.hash:
+            return False
+        trust_block(store.site, header)
+        return True
+
+    return is_on_chain
 
 
 def carrier(
@@ -83,12 +134,15 @@ def log_status(site: Path | None) -> Status:
         log = store.log(to_write=False)
         standing = Standing(log, store.queue, store.anchors, PaymentStore(store.store, time.time), here.anchoring, time.time)
         try:
-            situation = _seen(store)
+            situation = _seen(store) if here.node is None else Situation()
         except Stop as error:
             situation = Situation(stopped=str(error))
         except TryLater as error:
             situation = Situation(error=str(error))
         status = standing.status(replace(situation, doing=""))
+        if here.node is not None:
+            waits = f"{status.queued} records wait" if status.queued else "every record is in the log"
+            return replace(status, doing=f"{waits} of {here.node.url}")
         waiting = status.queued + status.log_size - status.anchored_size
         return replace(status, doing=f"{waiting} records wait" if waiting else "every record is anchored")
 

@@ -22,12 +22,8 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from ledger.core import merkle
 from ledger.core.errors import FixInput, NeedPermission, Stop, TryLater
-from ledger.core.signatures import key_id
 from ledger.log import check
 from ledger.log.mirror import Mirror
 from ledger.store.copying import copy_store, settle
@@ -154,12 +150,7 @@ def _mark(site: Site, copy: Opened, made: int, *, moved: bool) -> None:
 def _keys(site: Site, store: Opened) -> dict[bytes, str]:
     """key id -> name, of every key that this site has, had or asked for."""
     found = dict.fromkeys(store.journal.signers(), "a key without certificate")
-    for path in (site.folder / "devices").glob("*.csr"):
-        try:
-            public_key = x509.load_pem_x509_csr(path.read_bytes()).public_key()
-        except ValueError as error:
-            raise FixInput(f"{path}: not a certificate request in PEM: put it right, or away") from error
-        found[key_id(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))] = path.stem
+    found |= site.requested()
     return found | {certificate.key: name for name, certificate in site.certificates().items()}
 
 

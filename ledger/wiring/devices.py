@@ -68,6 +68,8 @@ def approve_device(folder: Path | None, request: Path, roles: Role, since: int |
     certificate_path = site.certificate_path(name)
     if certificate_path.exists():
         certificate = sites.read_certificate(certificate_path)
+        if certificate.x509.public_key() != parsed.public_key():
+            raise FixInput(f"{name} is the name of another key here: give the request file another name, such as b-{name}.csr")
     else:
         issuer = authority.load_authority(site.ca_folder, passphrase)
         certificate = issuer.issue(parsed.public_bytes(Encoding.DER), datetime.now(UTC))

@@ -24,13 +24,14 @@ from ledger.agent.probe import store_test
 from ledger.agent.settings import DicomSource, FolderSource, OrthancSource, Settings
 from ledger.chain import Ledger
 from ledger.core.certificates import Certificate
+from ledger.core.checkpoint import parse_and_verify
 from ledger.core.errors import LedgerDisagrees, LedgerUnavailable, ScanSealError, TryLater
 from ledger.core.records import Role
 from ledger.core.signatures import check as check_signature
 from ledger.core.trust import Trust
 from ledger.keys import authority, signers
 from ledger.wiring import agent as wiring
-from ledger.wiring import assembly, assembly_agent, assembly_anchoring, chain
+from ledger.wiring import assembly, assembly_agent, assembly_anchoring, chain, remote
 from ledger.wiring import site as sites
 from ledger.wiring.site import Site
 
@@ -106,7 +107,8 @@ class _Doctor:
         for name, needed in self._keys().items():
             yield self._tried(f"key {name}", f"see `scanseal device request {name}`", self._key, name)
             yield self._tried(f"certificate {name}", "", self._certificate, name)
-            if self._trust is not None and self._site.certificate_path(name).exists():
+            asks = self._site.rpc or self._site.node is None
+            if self._trust is not None and asks and self._site.certificate_path(name).exists():
                 yield self._tried(f"role of {name}", _START_NODE, self._role, name, needed)
         if self._trust is not None:
             yield from self._anchoring()
@@ -305,6 +307,8 @@ class _Doctor:
         return self._ledger
 
     def _chain(self) -> Iterator[Finding]:
+        if not self._site.rpc and self._site.node is not None:
+            return
         if not self._site.rpc:
             yield Finding("RPC", "fix", "site.toml names no node", 'add rpc = ["http://..."] to it')
         for number, url in enumerate(self._site.rpc, 1):
@@ -341,8 +345,11 @@ class _Doctor:
         yield self._tried("anchor lock", "", self._lock)
         if self._settings is None or not self._settings.anchor:
             return
-        todo = f"set {sites.PASSPHRASE_VARIABLE}, or name a passphrase_file in site.toml"
-        yield self._tried("account", todo, self._account)
+        if self._site.node is not None:
+            yield self._tried("log node", "docs/node.md says what a site at a node needs", self._log_node)
+        else:
+            todo = f"set {sites.PASSPHRASE_VARIABLE}, or name a passphrase_file in site.toml"
+            yield self._tried("account", todo, self._account)
         yield self._tried("log", _START_NODE, self._log)
 
     def _lock(self) -> str:
@@ -367,6 +374,16 @@ class _Doctor:
         if not market.balance_wei:
             raise _Ill("it is empty: nothing is anchored", f"send gas money to {account.address}")
         return f"{account.address} opens, and the log's key"
+
+    def _log_node(self) -> str:
+        node = remote.client(self._site)
+        try:
+            trusted = self._site.trust().logs[0]
+            size = parse_and_verify(node.checkpoint(), trusted.origin, trusted.key).size
+            node.try_token()
+        finally:
+            node.close()
+        return f"{node.name} takes this site's token, and shows a log of {size} records"
 
     def _log(self) -> str:
         status = assembly_anchoring.log_status(self._site.folder)

@@ -126,6 +126,22 @@ class Site:
     def certificate_path(self, name: str) -> Path:
         return self.folder / "devices" / f"{device_name(name)}.pem"
 
+    def requested(self) -> dict[bytes, str]:
+        """key id -> name, of the keys that a certificate was requested for. Raises FixInput."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        from ledger.core.signatures import key_id
+
+        found = {}
+        for path in sorted((self.folder / "devices").glob("*.csr")):
+            try:
+                public_key = x509.load_pem_x509_csr(path.read_bytes()).public_key()
+            except ValueError as error:
+                raise FixInput(f"{path}: not a certificate request in PEM: put it right, or away") from error
+            found[key_id(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))] = path.stem
+        return found
+
     def certificates(self) -> dict[str, Certificate]:
         """The certificates of this site's devices, by name."""
         paths = sorted((self.folder / "devices").glob("*.pem"))
@@ -266,8 +282,9 @@ def _policy(path: Path, table: Any) -> Policy:
     return Policy(**found)
 
 
-def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bool) -> Site:
-    """A new site: its authority, its log's key, its chain account. Raises FixInput where one exists.
+def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bool, node: RemoteNode | None = None) -> Site:
+    """A new site: its authority, its log's key, its chain account; with a `node`, which has them, none of these.
+    Raises FixInput where one exists.
 
     With `keep_passphrase` a random passphrase is made and kept in the folder: for a devnet, not for a hospital.
     """
@@ -281,19 +298,21 @@ def create(folder: Path, name: str, rpc: tuple[str, ...], *, keep_passphrase: bo
         raise FixInput(f"{folder} is a ScanSeal site already: nothing was changed")
     if not name.strip() or any(ord(character) < 32 or character == "+" for character in name):
         raise FixInput("a site's name is one line of text without '+'")
-    site = Site(folder, name, rpc, "passphrase" if keep_passphrase else None)
+    site = Site(folder, name, rpc, "passphrase" if keep_passphrase else None, node=node)
     if keep_passphrase and not (folder / "passphrase").exists():
         signers.write_secret(folder / "passphrase", secrets.token_urlsafe(24).encode())
     passphrase = site.passphrase()
-    if not (site.ca_folder / "ca.pem").exists():
+    if node is None and not (site.ca_folder / "ca.pem").exists():
         authority.save_authority(authority.new_authority(name, datetime.now(UTC)), site.ca_folder, passphrase)
-    if not site.log_key_path.exists():
+    if node is None and not site.log_key_path.exists():
         authority.new_log_key(site.log_key_path, passphrase)
-    if not site.account_path.exists():
+    if node is None and not site.account_path.exists():
         signers.save_account(signers.new_account(), site.account_path, passphrase)
     values: dict[str, object] = {"name": name, "rpc": list(rpc)}
     if site.passphrase_file:
         values["passphrase_file"] = site.passphrase_file
+    if node is not None:
+        values["node"] = {member: value for member, value in vars(node).items() if value is not None}
     write_text(folder / "site.toml", tomli_w.dumps(values))
     remember(folder)
     return site

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from ledger.log import Log
-from ledger.log.anchoring import Market
+from ledger.log.anchoring import AnchorRow, Market
 from ledger.log.schedule import DAY_S, USUAL_GAS, Forecast, Policy, day_start, ether, forecast, gwei
 from ledger.log.sequencing import Queue
 from ledger.store.anchors import AnchorStore
@@ -28,6 +28,9 @@ Word = Literal[
     "old copy restored",
     "chain out of reach",
     "not permitted",
+    "key held",
+    "log disagrees",
+    "node out of reach",
 ]
 
 
@@ -95,6 +98,15 @@ class Standing:
     ) -> None:
         self._log, self._queue, self._anchors, self._payments = log, queue, anchors, payments
         self._policy, self._clock = policy, clock
+
+    def log_size(self) -> int:
+        return self._log.head().size
+
+    def final_size(self) -> int:
+        return self._anchors.final_size()
+
+    def anchors_above(self, size: int) -> list[AnchorRow]:
+        return self._anchors.rows(size)
 
     def status(self, situation: Situation) -> Status:
         """Raises TryLater where the store cannot be read."""

@@ -1,0 +1,92 @@
+"""A site whose log a node keeps: its client, and what it takes instead of a chain account. docs/node.md."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ledger.core.errors import FixInput, LedgerUnavailable, NeedPermission, TryLater
+from ledger.core.stateproof import Header, parse_header
+from ledger.node.client import NodeClient
+from ledger.wiring import site as sites
+from ledger.wiring.site import RemoteNode, Site
+
+
+def client(site: Site) -> NodeClient:
+    """For a site with a node. Raises FixInput, NeedPermission (its token cannot be read)."""
+    if site.node is None:
+        raise FixInput("this site keeps its own log: it hands nothing in")
+    path = site.folder / site.node.token_file
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NeedPermission(f"{path}: the site's token cannot be read ({type(error).__name__})") from error
+    ders = {certificate.key: certificate.der for certificate in site.certificates().values()}
+    ca = None if site.node.ca is None else str(site.folder / site.node.ca)
+    return NodeClient(site.node.url, token, ca, certificates=ders)
+
+
+def newest_block(site: Site) -> tuple[Header, bytes]:
+    """A recent block of the chain as the node shows it, with its RLP: for a site that asks no chain itself.
+
+    A node that lies shows a block that the chain never had, and no record with it is ever proven to be younger than it.
+    Raises LedgerUnavailable.
+    """
+    node = client(site)
+    try:
+        rlp = node.newest_header()
+        return parse_header(rlp), rlp
+    except TryLater as error:
+        raise LedgerUnavailable(str(error)) from error
+    finally:
+        node.close()
+
+
+def create(
+    folder: Path, name: str, node: RemoteNode, trust: Path, rpc: tuple[str, ...], *, keep_passphrase: bool
+) -> dict[str, Any]:
+    """A new site that hands in to a node; `node`'s files and `trust`, the node's trust file, are copied into its folder.
+
+    Nothing is asked of the node yet. Raises FixInput, NeedPermission.
+    """
+    believed = sites.read_trust(trust)
+    if len(believed.logs) != 1:
+        raise FixInput(f"{trust} names {len(believed.logs)} logs: the node's own trust file names one")
+    NodeClient(node.url, None, node.ca).close()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NeedPermission(f"{folder}: cannot be made ({error.strerror})") from error
+    if (folder / "site.toml").exists():
+        raise FixInput(f"{folder} is a ScanSeal site already: nothing was changed")
+    kept = RemoteNode(node.url, "node.token", None if node.ca is None else "node-ca.pem")
+    for source, target in ((node.token_file, kept.token_file), (node.ca, kept.ca)):
+        if source is not None and target is not None:
+            _copy(Path(source), folder / target)
+    _copy(trust, folder / "trust.toml")
+    site = sites.create(folder, name, rpc or believed.rpc, keep_passphrase=keep_passphrase, node=kept)
+    return {"site": str(folder), "name": name, "node": node.url, "log": believed.logs[0].origin, "rpc": list(site.rpc)}
+
+
+def adopt_certificate(folder: Path | None, path: Path) -> dict[str, Any]:
+    """Takes over the certificate that the node's operator made of a request of this site. Raises FixInput."""
+    site = sites.open_site(folder)
+    certificate = sites.read_certificate(path)
+    name = site.requested().get(certificate.key)
+    if name is None:
+        raise FixInput(f"{path} is of none of this site's keys: was it made of a request (devices/*.csr) from here?")
+    if not any(certificate.is_issued_by(issuer) for _, issuer in site.trust().issuers()):
+        raise FixInput("the certificate is of no authority that the site's trust file names")
+    sites.write_text(site.certificate_path(name), certificate.x509.public_bytes(Encoding.PEM).decode())
+    return {"name": name, "device": certificate.holder().name, "key": "0x" + certificate.key.hex()}
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+        target.chmod(0o600)
+    except OSError as error:
+        raise FixInput(f"{source}: cannot be read ({error.strerror})") from error
