@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import audit, bundles, files, gas, peers, rounds, seal_verify
+from benchmarks import audit, bundles, files, gas, node, peers, rounds, seal_verify
 from benchmarks.trial import Trial
 from ledger.chain.devnet import find_binary
 from ledger.dicom import read
@@ -107,6 +107,20 @@ def test_gas_is_measured_on_old_and_new_rules(capsys):
         batch = printed(capsys)["batches"]["1024"]
         assert batch["gas_an_image"] <= gas.GOAL_GAS, hardfork
         assert batch["gas_an_image"] == batch["gas"] / 1024
+
+
+def test_a_log_node_is_measured_and_has_each_record_once(capsys):
+    if find_binary("anvil", [ROOT]) is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("anvil is missing: run `npm ci` in the repository's root")
+        pytest.skip("anvil is missing: run `npm ci` in the repository's root")
+    node.main(["--agents", "2", "--records", "40", "--batches", "8", "--json"])
+    measured = printed(capsys)["requests_of"]["8"]
+    assert measured["records"] == 40
+    assert measured["per_s"] > 0
+    assert 0 <= measured["provable_after_ms"]["p50"] <= measured["provable_after_ms"]["p99"]
+    assert measured["limit"]["signature_checks_per_s_and_core"].keys() == {"secp256k1", "p256"}
+    assert measured["limit"]["synced_writes"]["records_per_s"] > 0
 
 
 def test_an_audit_is_measured_and_finds_exactly_what_was_done(capsys):

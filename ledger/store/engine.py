@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -23,6 +24,8 @@ from ledger.store import migration
 
 LOCK_TIMEOUT_S: Final = 10
 """How long a statement waits for another process's lock before it becomes `TryLater`."""
+CONNECTIONS: Final = 32
+"""Connections to a SQLite file that are kept open: opening one takes longer than most questions."""
 _WRITES: Final = "scanseal_writes"
 
 
@@ -34,10 +37,14 @@ class Store:
     the block as `TryLater` (locked, full, unreachable), `NeedPermission` (read-only, denied) or `Stop` (damaged).
     """
 
-    def __init__(self, engine: Engine, name: str, read_only: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, name: str, read_only: bool = False, turn: AbstractContextManager[object] | None = None
+    ) -> None:
+        """`turn`: held by the thread that writes, where only one can."""
         self.engine = engine
         self.name = name
         self.read_only = read_only
+        self._turn = turn or nullcontext()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -48,7 +55,7 @@ class Store:
     def writing(self) -> Iterator[Connection]:
         if self.read_only:
             raise NeedPermission(f"{self.name} is open for reading only")
-        with _translated(self.name), self.engine.connect() as connection:
+        with _translated(self.name), self._turn, self.engine.connect() as connection:
             connection = connection.execution_options(**{_WRITES: True})
             with connection.begin():
                 yield connection
@@ -112,9 +119,24 @@ def _file(given: str, read_only: bool, lock_timeout_s: int) -> Store:
     if not read_only:
         with _translated(given), closing(connect()) as opened:
             _use_wal(opened, time.monotonic() + lock_timeout_s)
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=CONNECTIONS)
     event.listen(engine, "begin", _begin)
-    return Store(engine, given, read_only)
+    return Store(engine, given, read_only, _Turn(given, lock_timeout_s))
+
+
+class _Turn:
+    """Lets the writing threads of one process wait for each other: SQLite's own waiting sleeps for longer and longer, so that
+    of many threads some would wait for seconds."""
+
+    def __init__(self, name: str, timeout_s: float) -> None:
+        self._lock, self._name, self._timeout_s = threading.Lock(), name, timeout_s
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise TryLater(f"{self._name} is locked by another thread")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def _begin(connection: Connection) -> None:

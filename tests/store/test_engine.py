@@ -130,6 +130,28 @@ def test_threads_share_a_store(database: str) -> None:
     store.close()
 
 
+def test_a_thread_that_writes_too_long_keeps_no_other_waiting_for_ever(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.db", lock_timeout_s=1)
+    refused: list[TryLater] = []
+
+    def write() -> None:
+        try:
+            with store.writing():
+                pass
+        except TryLater as error:
+            refused.append(error)
+
+    with store.writing():
+        other = threading.Thread(target=write)
+        other.start()
+        other.join()
+    one_line(*refused)
+    assert "locked by another thread" in str(refused[0])
+    write()
+    assert len(refused) == 1
+    store.close()
+
+
 # ---- SQLite's own ---------------------------------------------------------------------------------------------------
 
 
