@@ -13,7 +13,7 @@ from ledger.core.contracts import Beacon
 from ledger.core.custody import Statement
 from ledger.core.errors import EvidenceInvalid, FixInput, NeedPermission
 from ledger.core.pixels import PixelDigest
-from ledger.core.records import AcquisitionRecord, CustodyRecord, Record, SignedRecord, SyntheticRecord
+from ledger.core.records import AcquisitionRecord, CustodyRecord, GatewayRecord, Record, SignedRecord, SyntheticRecord
 from ledger.core.typeddata import Domain
 
 NO_RECORD = bytes(32)
@@ -166,6 +166,16 @@ class Sealer:
             drafts.append(_Draft(kind, own=own, generator=generator, image=_Image.of(image, secret, key)))
         if generator is None:
             self._refuse_synthetic(images)
+        return self._sign(drafts, beacon, beacon_time)
+
+    def receive(self, images: Sequence[Sealable], beacon: Beacon, beacon_time: int) -> list[Receipt]:
+        """Signs that this key holds images of which no record is known: a GatewayRecord each. As `seal`, all or none."""
+        secrets = self._journal.study_secrets([image.study for image in images])
+        drafts = []
+        for image in images:
+            secret = secrets[image.study]
+            key = content.image_key(secret, str(image.digest), image.instance)
+            drafts.append(_Draft(GatewayRecord, own={}, generator=None, image=_Image.of(image, secret, key)))
         return self._sign(drafts, beacon, beacon_time)
 
     def derive(

@@ -31,7 +31,10 @@ def register(app: typer.Typer) -> None:
 def custody_add(
     paths: Paths,
     action: Annotated[
-        str, typer.Option("--action", "-a", help="received, transferred, stored, exported, read.", show_default=False)
+        str,
+        typer.Option(
+            "--action", "-a", help="received, transferred, stored, exported, read; held: of unknown origin.", show_default=False
+        ),
     ],
     device: KeyOption,
     to: Annotated[str | None, typer.Option("--to", help="transferred: the next holder's key, by name or 0x...")] = None,
@@ -40,17 +43,24 @@ def custody_add(
 ) -> None:
     """Sign a step that leaves the images as they are: linked to the newest step of each, in the same log.
 
-    A hand-over is two steps: the holder signs `transferred --to NEXT`, the next holder counter-signs `received`.
+    A hand-over is two steps: the holder signs `transferred --to NEXT`, the next holder counter-signs `received`. `held` is for
+    images of which no record is known: it proves since when they are what they are, and gives them no origin.
 
     Example: [bold]scanseal custody add study/ --action transferred --to cro --device pacs[/bold]
     """
     with ExitStack() as stack:
         custody = stack.enter_context(assembly_custody.custody(site, device))
-        statement = assembly_custody.step_statement(site, action, to)
+        found = assembly.images(listed(paths))
+        if action == "held":
+            if to is not None:
+                raise FixInput("--to is for transferred, not for held")
+            outcomes = custody.hold(found)
+        else:
+            outcomes = custody.add(found, assembly_custody.step_statement(site, action, to))
         warn(custody.warning)
         advance = stack.enter_context(progress(action, None, quiet=json))
         rows: list[dict[str, Any]] = []
-        for count, outcome in enumerate(custody.add(assembly.images(listed(paths)), statement), 1):
+        for count, outcome in enumerate(outcomes, 1):
             advance(count)
             if outcome.has_pixels:
                 record_id = None if outcome.receipt is None else "0x" + outcome.receipt.record_id.hex()

@@ -69,7 +69,7 @@ class Ledger(_Part):
 class RecordPart(_Part):
     """A record of any type, member for member; an AcquisitionRecord has no `type`."""
 
-    type: Literal["SyntheticRecord", "CustodyRecord", "ManifestRecord", "Approval"] | None = None
+    type: Literal["SyntheticRecord", "GatewayRecord", "CustodyRecord", "ManifestRecord", "Approval"] | None = None
     content: Word
     profile: str
     key: Word

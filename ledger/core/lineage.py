@@ -13,6 +13,7 @@ from ledger.core.records import (
     AcquisitionRecord,
     Approval,
     CustodyRecord,
+    GatewayRecord,
     ManifestRecord,
     Record,
     SyntheticRecord,
@@ -59,6 +60,13 @@ class Lineage:
         """What generated the image, or a part of what it was made of; None for an image of which no record says so."""
         records = (link.entry.record.value for link in self.links)
         return next((record.generator for record in records if isinstance(record, SyntheticRecord)), None)
+
+    @property
+    def gateway(self) -> Standing | None:
+        """Who held the image, or a part of what it was made of, without knowing where it came from; None where the origin of
+        every part is signed."""
+        held = (link.standing for link in self.links if isinstance(link.entry.record.value, GatewayRecord))
+        return next(held, None)
 
     @property
     def refused(self) -> str | None:
@@ -176,7 +184,13 @@ def _what(entry: Entry) -> str:
     record = entry.record.value
     if isinstance(record, CustodyRecord):
         return record.action
-    names = {AcquisitionRecord: "acquired", SyntheticRecord: "generated", Approval: "approved", ManifestRecord: "listed"}
+    names = {
+        AcquisitionRecord: "acquired",
+        SyntheticRecord: "generated",
+        GatewayRecord: "held",
+        Approval: "approved",
+        ManifestRecord: "listed",
+    }
     return names[type(record)]
 
 

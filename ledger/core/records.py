@@ -131,6 +131,15 @@ class SyntheticRecord(Record):
         return {"generator": self.generator}
 
 
+@dataclass(frozen=True)
+class GatewayRecord(Record):
+    """A gateway's statement that it held the image, and that no record says where it comes from: custody without an origin.
+    It proves since when the image is what it is, and nothing of who made it."""
+
+    TYPE: ClassVar[str] = "GatewayRecord"
+    ROLES: ClassVar[Role] = Role.HOLD
+
+
 CUSTODY_ROLES: Final[Mapping[str, Role]] = MappingProxyType(
     {
         "received": Role.HOLD,
@@ -216,9 +225,9 @@ class Approval(Record):
 
 
 TYPES: Final[Mapping[str, type[Record]]] = MappingProxyType(
-    {one.TYPE: one for one in (AcquisitionRecord, SyntheticRecord, CustodyRecord, ManifestRecord, Approval)}
+    {one.TYPE: one for one in (AcquisitionRecord, SyntheticRecord, GatewayRecord, CustodyRecord, ManifestRecord, Approval)}
 )
-IMAGE_TYPES: Final = (AcquisitionRecord, SyntheticRecord, CustodyRecord)
+IMAGE_TYPES: Final = (AcquisitionRecord, SyntheticRecord, GatewayRecord, CustodyRecord)
 """The records whose content is an image's."""
 
 

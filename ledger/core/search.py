@@ -12,7 +12,7 @@ from ledger.core.errors import EvidenceInvalid
 from ledger.core.evidence import Bundle, Entry, Seal
 from ledger.core.pixels import PixelDigest
 from ledger.core.proof import Proofs
-from ledger.core.records import Approval, CustodyRecord
+from ledger.core.records import Approval, CustodyRecord, GatewayRecord
 from ledger.core.trust import Facts, Trust
 
 OPENING_LIMIT = 1024
@@ -51,6 +51,7 @@ class Evidence:
         self._entries: dict[int, Mapping[bytes, Entry]] = {}
         self._followers: dict[int, Mapping[bytes, list[Entry]]] = {}
         self._loose: dict[int, Mapping[bytes, list[Entry]]] = {}
+        self._with_gateway: dict[int, bool] = {}
         for bundle in self.bundles:
             for entry in bundle.entries:
                 self._slots.setdefault((entry.record.key, entry.record.counter), []).append(entry)
@@ -93,6 +94,14 @@ class Evidence:
                 hits.update(index for index, seal in enumerate(bundle.seals) if _is_of(seal, subject))
             chosen = sorted(hits, key=lambda index: (index not in own, index))[:CANDIDATE_LIMIT]
             yield from ((number, bundle.seals[index]) for index in sorted(chosen))
+
+    def has_gateway(self, number: int) -> bool:
+        """Whether a bundle has images of unknown origin, for which step 11 may count as for those without a record."""
+        if number not in self._with_gateway:
+            self._with_gateway[number] = any(
+                isinstance(entry.record.value, GatewayRecord) for entry in self.bundles[number].entries
+            )
+        return self._with_gateway[number]
 
     def rivals(self, entry: Entry) -> list[Entry]:
         """Other records in the same slot (key and counter) of a key: one that signed two is not to be believed."""

@@ -10,7 +10,7 @@ from ledger.core.contracts import KeyState
 from ledger.core.errors import EvidenceInvalid
 from ledger.core.evidence import Entry, RecordEntry, split_words
 from ledger.core.proof import Proofs, ProvenAnchor
-from ledger.core.records import AcquisitionRecord, Approval, Role, SyntheticRecord
+from ledger.core.records import AcquisitionRecord, Approval, GatewayRecord, Role, SyntheticRecord
 from ledger.core.search import Evidence
 
 
@@ -46,7 +46,11 @@ def stand(evidence: Evidence, number: int, entry: Entry) -> Standing:
     signatures.check(certificate.public_key_der, record_id, entry.signature)  # 4
     if isinstance(entry, RecordEntry) and entry.leaves is not None:
         content.opened(entry.leaf_hashes, record.content)
-    holder = certificate.device() if isinstance(record, AcquisitionRecord | SyntheticRecord) else certificate.holder()
+    holder = (
+        certificate.device()
+        if isinstance(record, AcquisitionRecord | SyntheticRecord | GatewayRecord)
+        else certificate.holder()
+    )
     if isinstance(record, Approval) and (not isinstance(holder, Person) or holder.printed_name != record.name):
         raise EvidenceInvalid("the approval's key does not belong to a person of that name", "certificate")
     anchor, state, is_settled = _anchored(proofs, entry)

@@ -49,6 +49,8 @@ _PREFERENCE = (
     Token.REVOKED,
     Token.NOT_CHECKED,
 )
+_UNKNOWN_ORIGIN = len(_PREFERENCE)
+"""What evidence without an origin says comes after all that other evidence says."""
 
 
 def verify(subject: Subject, evidence: Evidence) -> Verdict:
@@ -60,6 +62,14 @@ def verify(subject: Subject, evidence: Evidence) -> Verdict:
 
 
 def _rank(verdict: Verdict, lineage: Lineage | None = None) -> float:
+    """Where a seal's verdict stands among those of others: the lowest counts."""
+    if verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
+        return _UNKNOWN_ORIGIN
+    without_origin = lineage is not None and lineage.gateway is not None and lineage.generator is None
+    return _rank_of_origin(verdict, lineage) + (_UNKNOWN_ORIGIN + 1 if without_origin else 0)
+
+
+def _rank_of_origin(verdict: Verdict, lineage: Lineage | None) -> float:
     """Of several seals the best verdict counts; but this instance's own record before another's with the same pixels, and one
     that is not on chain, or comes from one that is not, after all that are. Pixels that are declared synthetic make no
     patient's image, whoever seals them."""
@@ -88,7 +98,7 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> tup
             renewal.check_image(seal, subject, standing.images)  # 8a
         lineage = trace(evidence, number, seal, standing)  # 10
         trail = replay(evidence, number, seal, standing)
-        verdict = _Judgement(subject, seal, comparison, lineage, trail, evidence.facts.settled >= 0).verdict()
+        verdict = _Judgement(subject, seal, comparison, lineage, trail, evidence).verdict()
         return _rank(verdict, lineage), verdict
     except EvidenceInvalid as error:
         verdict = not_checked(f"the evidence proves nothing ({error.step}): {error}")
@@ -150,7 +160,7 @@ class _Judgement:
     comparison: _Comparison
     lineage: Lineage
     trail: tuple[CustodyStep, ...]
-    is_online: bool
+    evidence: Evidence
 
     def verdict(self) -> Verdict:
         own, origin = self.lineage.links[0].standing, self.lineage.origin
@@ -163,10 +173,13 @@ class _Judgement:
             "patient": self._patient(),
         }
         token, reasons = self._outcome(refused, clock)
+        is_without_origin = token in (Token.UNREGISTERED, Token.STRIPPED)
+        if is_without_origin:
+            checks |= self._without.checks
         return Verdict(
             token,
             reasons,
-            device=origin.holder.name,
+            device=None if is_without_origin else origin.holder.name,
             sealed_between=origin.bracket,
             checks=checks,
             record_id=own.record_id,
@@ -175,7 +188,7 @@ class _Judgement:
             block=own.anchor.block_number if own.anchor else None,
             custody=(*self.lineage.steps(), *self.trail),
             generator=self.lineage.generator if self.comparison.same_pixels else None,
-            as_of=None if self.is_online else self.lineage.as_of,
+            as_of=None if self.evidence.facts.settled >= 0 else self.lineage.as_of,
             origin=(self.lineage.first.entry.record.key, self.lineage.first.entry.record.counter),
         )
 
@@ -191,6 +204,10 @@ class _Judgement:
             return Token.MISMATCH, (*self._named(), *note)
         if clock:
             return Token.MISMATCH, (f"claimedTime differs: {clock}", *note)
+        if self.lineage.gateway is not None and self.lineage.generator is None:
+            without, held = self._without, self._held(self.lineage.gateway)
+            reasons = without.reasons if without.token is Token.STRIPPED else ("no record says where the image comes from",)
+            return without.token, (*reasons, held, *note)
         if not self.lineage.is_settled:
             return Token.PENDING, ("sealed and signed, not yet final on chain: anchor it, or verify again later", *note)
         if self.lineage.generator is not None:
@@ -198,6 +215,15 @@ class _Judgement:
         if self.lineage.is_derived:
             return Token.DERIVED, (*self._derivation(), *note)
         return Token.AUTHENTIC, ("pixels and attributes are what the device sealed", *note)
+
+    @property
+    def _without(self) -> Verdict:
+        """What is said of the image where nobody signed its origin."""
+        return _without_record(self.subject, self.evidence)
+
+    def _held(self, gateway: Standing) -> str:
+        until = "" if gateway.is_settled else ", which is not final on chain yet"
+        return f"{gateway.holder.name} held it as it is now, and signed so without knowing where it comes from{until}"
 
     def _derivation(self) -> Iterator[str]:
         """How the image came from what the device sealed: one sentence a step that changed something."""
@@ -258,6 +284,8 @@ class _Judgement:
         return Check("ok", "the patient is the sealed one")
 
     def _identity(self, origin: Standing) -> Check:
+        if self.lineage.gateway is not None:
+            return Check("not_checked", f"{self.lineage.gateway.holder.name} held it; nobody signed where it comes from")
         claims = claimed_device(self.subject)
         status = f"sealed by {origin.holder.name}"
         if not any(origin.key_state.certificate):

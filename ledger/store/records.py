@@ -15,7 +15,7 @@ from ledger.core.content import Salts
 from ledger.core.custody import Statement
 from ledger.core.errors import NeedPermission, Stop
 from ledger.core.evidence import Included, RecordEntry, RecordPart, Seal, Tiles
-from ledger.core.records import TYPES, AcquisitionRecord, CustodyRecord, SignedRecord, SyntheticRecord
+from ledger.core.records import TYPES, AcquisitionRecord, CustodyRecord, GatewayRecord, SignedRecord, SyntheticRecord
 from ledger.core.strict import from_b64, to_b64
 from ledger.register import Opening
 from ledger.store.engine import Store
@@ -191,7 +191,7 @@ class RecordReader:
 
     def originals(self, key: bytes, first: int, last: int) -> list[int]:
         """The counters from first to last with which a key signed an image that was made of no other, redacted ones too."""
-        types = [AcquisitionRecord.TYPE, SyntheticRecord.TYPE]
+        types = [AcquisitionRecord.TYPE, SyntheticRecord.TYPE, GatewayRecord.TYPE]
         query = select(record.c.counter).where(record.c.signer == key, record.c.counter.between(first, last))
         with self._store.reading() as connection:
             return list(connection.execute(query.where(record.c.type.in_(types)).order_by(record.c.counter)).scalars())

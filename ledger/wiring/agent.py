@@ -159,7 +159,9 @@ def seal(folder: Path, settings: Settings, step: Steps, line: Line) -> None:
         log = store.log(to_write=False) if site.node is None else None
         newest = (lambda: remote.newest_block(site)) if site.node is not None and not site.rpc else None
         beacons = Beacons(site.trust(), site.rpc, store.anchors, keys.names, store.journal, log, newest)
-        receiving = {name: Receiving(one, store.journal, beacons) for name, (_, one) in seals.items() if one is not None}
+        receiving = {
+            name: Receiving(one, store.journal, beacons, settings.hash) for name, (_, one) in seals.items() if one is not None
+        }
         workers = {
             name: SealingWorker([name], AgentSeals(acquirer, receiving.get(name), beacons, settings.hash), spool, line.say)
             for name, (acquirer, _) in seals.items()

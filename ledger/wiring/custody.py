@@ -11,7 +11,7 @@ from ledger.core.attributes import GROUPS
 from ledger.core.custody import SAME_CONTENT, Statement
 from ledger.core.deidentification import Option
 from ledger.core.errors import FixInput, NeedPermission, Refused, Unreadable
-from ledger.core.records import CUSTODY_ROLES, Approval, CustodyRecord
+from ledger.core.records import CUSTODY_ROLES, Approval, CustodyRecord, GatewayRecord
 from ledger.dicom import Image
 from ledger.dicom.compare import errors, surviving_tiles
 from ledger.register import Claim, Receipt, Sealable, changed_items
@@ -85,6 +85,32 @@ class Custody:
             raise FixInput(f"{statement.action} makes another image: use `scanseal derive`")
         self._signing.require(CUSTODY_ROLES[statement.action])
         return self._steps(images, statement)
+
+    def hold(self, images: Iterable[Found]) -> Iterator[Outcome]:
+        """Signs that this key holds images of which no record is here: since when they are what they are, and no origin."""
+        self._signing.require(GatewayRecord.ROLES)
+        for found in images:
+            try:
+                image = found.read()
+                read = sealable(image, "sha256")
+                self._refuse_known(image)
+            except Refused as error:
+                yield Outcome(found.path, error=str(error), has_pixels=False)
+            except (Unreadable, FixInput) as error:
+                yield Outcome(found.path, error=str(error))
+            else:
+                signing = self._signing
+                receipts = signing.sealer.receive([read], signing.beacon, signing.beacon_time)
+                yield Outcome(found.path, receipts[0], read.digest.profile)
+
+    def _refuse_known(self, image: Image) -> None:
+        """Raises FixInput where a record of the image is here that this key did not sign as a holder of unknown origin."""
+        try:
+            record = self._holdings.held(image).record.signed.record
+        except FixInput:
+            return
+        if not isinstance(record, GatewayRecord) or record.key != self._signing.sealer.key:
+            raise FixInput("a record of it is here already: sign `received` or `stored`, which follows that one")
 
     def _steps(self, images: Iterable[Found], statement: Statement) -> Iterator[Outcome]:
         batch: list[tuple[str, Held | Outcome]] = []

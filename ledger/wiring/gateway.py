@@ -1,12 +1,12 @@
-"""A gateway's records of what came to it over the network: never an acquisition."""
+"""A gateway's records of what came to it over the network: never an acquisition. docs/decisions/008."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ledger.core.custody import Statement
-from ledger.core.errors import FixInput
-from ledger.core.records import CustodyRecord
+from ledger.core.errors import FixInput, Unreadable
+from ledger.core.records import CustodyRecord, GatewayRecord
 from ledger.dicom import Image
 from ledger.register import Claim, Sealer
 from ledger.store.journal import JournalStore
@@ -14,15 +14,15 @@ from ledger.store.records import StoredRecord
 from ledger.store.spool import Sealing
 from ledger.wiring.beacons import Beacons
 from ledger.wiring.custody import Holdings
-
-UNKNOWN_ORIGIN = "no record of it is here: of unknown origin, and a gateway makes no acquisition of it"
+from ledger.wiring.images import sealable
 
 
 class Receiving:
-    """One gateway key that records the images it received: `received` where they were handed over to it, else `stored`."""
+    """One gateway key that records the images it received: `received` where they were handed over to it, `stored` where another
+    record of them is known, and where none is a GatewayRecord, which says that it held them and no more."""
 
-    def __init__(self, sealer: Sealer, journal: JournalStore, beacons: Beacons) -> None:
-        self._sealer, self._journal, self._beacons = sealer, journal, beacons
+    def __init__(self, sealer: Sealer, journal: JournalStore, beacons: Beacons, hash_name: str) -> None:
+        self._sealer, self._journal, self._beacons, self._hash_name = sealer, journal, beacons, hash_name
 
     @property
     def key(self) -> bytes:
@@ -35,16 +35,24 @@ class Receiving:
         for number, image in images:
             try:
                 held = holdings.held(image)
+            except Unreadable:
+                raise
             except FixInput:
-                outcomes.append(Sealing(number, "refused", detail=UNKNOWN_ORIGIN))
+                outcomes.append(Sealing(number, "received", self._held(image)))
                 continue
             known = self._own(held.record)
             outcomes.append(Sealing(number, "received", known or self._record(held.record)))
         return outcomes
 
+    def _held(self, image: Image) -> bytes:
+        """The record of an image of unknown origin; the one that there is where this key has signed it before."""
+        beacon, beacon_time = self._beacons.current()
+        return self._sealer.receive([sealable(image, self._hash_name)], beacon, beacon_time)[0].record_id
+
     def _own(self, newest: StoredRecord) -> bytes | None:
         record = newest.signed.record
-        is_ours = isinstance(record, CustodyRecord) and record.key == self.key and record.action in ("received", "stored")
+        is_held = isinstance(record, CustodyRecord) and record.action in ("received", "stored")
+        is_ours = record.key == self.key and (is_held or isinstance(record, GatewayRecord))
         return newest.record_id if is_ours else None
 
     def _record(self, before: StoredRecord) -> bytes:

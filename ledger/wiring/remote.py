@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,11 @@ def client(site: Site) -> NodeClient:
     except (OSError, UnicodeDecodeError) as error:
         raise NeedPermission(f"{path}: the site's token cannot be read ({type(error).__name__})") from error
     ders = {certificate.key: certificate.der for certificate in site.certificates().values()}
-    ca = None if site.node.ca is None else str(site.folder / site.node.ca)
-    return NodeClient(site.node.url, token, ca, certificates=ders)
+    ca, certificate, key = (
+        None if name is None else str(site.folder / name) for name in (site.node.ca, site.node.certificate, site.node.key)
+    )
+    shown = None if certificate is None or key is None else (certificate, key)
+    return NodeClient(site.node.url, token, ca, shown=shown, certificates=ders)
 
 
 def newest_block(site: Site) -> tuple[Header, bytes]:
@@ -45,6 +50,18 @@ def newest_block(site: Site) -> tuple[Header, bytes]:
         node.close()
 
 
+def denouncing(site: Site) -> Callable[[str, str], None]:
+    """Keeps two notes that the log's key signed and that contradict each other: whoever has the log's key can check them."""
+
+    def keep(seen: str, shown: str) -> None:
+        name = hashlib.sha256((seen + shown).encode()).hexdigest()[:16]
+        path = site.node_folder / f"contradiction-{name}.txt"
+        if not path.exists():
+            sites.write_text(path, f"seen before:\n\n{seen}\nshown then:\n\n{shown}")
+
+    return keep
+
+
 def create(
     folder: Path, name: str, node: RemoteNode, trust: Path, rpc: tuple[str, ...], *, keep_passphrase: bool
 ) -> dict[str, Any]:
@@ -55,17 +72,19 @@ def create(
     believed = sites.read_trust(trust)
     if len(believed.logs) != 1:
         raise FixInput(f"{trust} names {len(believed.logs)} logs: the node's own trust file names one")
-    NodeClient(node.url, None, node.ca).close()
+    shown = None if node.certificate is None or node.key is None else (node.certificate, node.key)
+    NodeClient(node.url, None, node.ca, shown=shown).close()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NeedPermission(f"{folder}: cannot be made ({error.strerror})") from error
     if (folder / "site.toml").exists():
         raise FixInput(f"{folder} is a ScanSeal site already: nothing was changed")
-    kept = RemoteNode(node.url, "node.token", None if node.ca is None else "node-ca.pem")
-    for source, target in ((node.token_file, kept.token_file), (node.ca, kept.ca)):
-        if source is not None and target is not None:
-            _copy(Path(source), folder / target)
+    names = {"token_file": "node.token", "ca": "node-ca.pem", "certificate": "node-client.pem", "key": "node-client.key"}
+    given = {member: getattr(node, member) for member in names if getattr(node, member) is not None}
+    kept = RemoteNode(node.url, **{member: names[member] for member in given})
+    for member, source in given.items():
+        _copy(Path(source), folder / names[member])
     _copy(trust, folder / "trust.toml")
     site = sites.create(folder, name, rpc or believed.rpc, keep_passphrase=keep_passphrase, node=kept)
     return {"site": str(folder), "name": name, "node": node.url, "log": believed.logs[0].origin, "rpc": list(site.rpc)}

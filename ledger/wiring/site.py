@@ -40,11 +40,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 @dataclass(frozen=True)
 class RemoteNode:
     """The log node that a site hands its records in to. Files are named from the site's folder; `ca`: whom to believe that the
-    node is itself (PEM), the system's authorities if None."""
+    node is itself (PEM), the system's authorities if None; `certificate`, `key`: what the site shows to a node that asks."""
 
     url: str
     token_file: str
     ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -256,11 +258,13 @@ def _node(path: Path, table: Any) -> RemoteNode | None:
     """The `[node]` table. Raises FixInput."""
     if table is None:
         return None
-    places = ("url", "token_file", "ca")
+    places = ("url", "token_file", "ca", "certificate", "key")
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise FixInput(f"{path}: [node] is a table of text: {', '.join(places)}")
     if not {"url", "token_file"} <= table.keys() <= set(places):
-        raise FixInput(f"{path}: [node] has url and token_file, and may have ca")
+        raise FixInput(f"{path}: [node] has url and token_file, and may have ca, certificate and key")
+    if ("certificate" in table) != ("key" in table):
+        raise FixInput(f"{path}: [node] has certificate and key, or neither")
     return RemoteNode(**table)
 
 

@@ -183,7 +183,7 @@ class Verifier:
                     block = evidence.state_block(number, state)
                     blocks.update(() if block is None else (block,))
             device = claimed_device(part.subject)
-            if not candidates and device is not None:
+            if device is not None and all(evidence.has_gateway(number) for number, _ in candidates):
                 devices.add(device)
         return self._oracle.facts(sorted(blocks), sorted(keys), sorted(devices))
 

@@ -14,6 +14,7 @@ from ledger.core.records import (
     AcquisitionRecord,
     Approval,
     CustodyRecord,
+    GatewayRecord,
     ManifestRecord,
     Record,
     Role,
@@ -32,6 +33,7 @@ records = st.builds(AcquisitionRecord, *head)
 every_type = st.one_of(
     records,
     st.builds(SyntheticRecord, *head, text),
+    st.builds(GatewayRecord, *head),
     st.builds(CustodyRecord, *head, st.lists(word, max_size=5).map(tuple), text, text),
     st.builds(ManifestRecord, *head, text, uint64),
     st.builds(Approval, *head, text, text),
@@ -97,6 +99,7 @@ def test_each_type_needs_its_role():
     of_type = {
         "AcquisitionRecord": Role.ACQUIRE,
         "SyntheticRecord": Role.GENERATE,
+        "GatewayRecord": Role.HOLD,
         "ManifestRecord": Role.ACQUIRE | Role.HOLD | Role.TRANSFORM,
         "Approval": Role.APPROVE,
     }

@@ -6,7 +6,7 @@ import { strictJson } from "./strict.mjs";
 const HOLD = 4n, READ = 8n, TRANSFORM = 2n;
 const ACTIONS = { received: HOLD, stored: HOLD, exported: HOLD, transferred: HOLD, read: READ, transcoded: TRANSFORM,
   "de-identified": TRANSFORM, derived: TRANSFORM };
-const ROLES = { AcquisitionRecord: 1n, SyntheticRecord: 32n, Approval: 16n, ManifestRecord: 1n | TRANSFORM | HOLD };
+const ROLES = { AcquisitionRecord: 1n, SyntheticRecord: 32n, GatewayRecord: HOLD, Approval: 16n, ManifestRecord: 1n | TRANSFORM | HOLD };
 const fail = (message) => { throw new Invalid("custody", message); };
 
 /** The roles of which a record's key needs one (§3). */

@@ -39,11 +39,12 @@ export const HEAD = [["bytes32", "content", "content"], ["string", "profile", "p
 export const TYPES = {
   AcquisitionRecord: [],
   SyntheticRecord: [["string", "generator"]],
+  GatewayRecord: [],
   CustodyRecord: [["bytes32[]", "parents"], ["string", "action"], ["string", "statement"]],
   ManifestRecord: [["string", "kind"], ["uint64", "count"]],
   Approval: [["string", "name"], ["string", "meaning"]],
 };
-const IMAGES = ["AcquisitionRecord", "SyntheticRecord", "CustodyRecord"];
+const IMAGES = ["AcquisitionRecord", "SyntheticRecord", "GatewayRecord", "CustodyRecord"];
 const WORDS = { "bytes32": (v) => v, "bytes32[]": (v) => keccak(cat(...v)), "string": (v) => keccak(text(v)), "uint64": (v) => word(v) };
 
 export const typeOf = (record) => record.type ?? "AcquisitionRecord";

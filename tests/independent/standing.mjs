@@ -43,7 +43,7 @@ function signer(bundle, { record, signature }, id) {
   const certificate = certificatesOf(bundle).findLast(({ key }) => key && same(key, record.key)) ?? fail("certificate", "none for the record's key");
   if (!isSignedBy(certificate, id, signature)) fail("signature", "it does not hold");
   const { person } = holder(certificate), type = typeOf(record);
-  if (type === "Approval" ? person !== record.name : person !== null && (type === "AcquisitionRecord" || type === "SyntheticRecord"))
+  if (type === "Approval" ? person !== record.name : person !== null && ["AcquisitionRecord", "SyntheticRecord", "GatewayRecord"].includes(type))
     fail("certificate", "it names another than the record needs");
   return certificate;
 }

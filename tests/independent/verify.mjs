@@ -40,7 +40,12 @@ export function verify({ subject, trustToml, bundleJson, facts = {} }) {
 
 /** Synthetic pixels make nobody's image; this instance's own record comes before another's with the same pixels; one that is not on
  * chain, or comes from one that is not, after all that are. */
-function rank({ verdict: token, differing, isSynthetic, isAnchored, isSettled }) {
+function rank(one) {
+  if (one.verdict === "UNREGISTERED" || one.verdict === "STRIPPED") return BEST_FIRST.length;
+  return rankOfOrigin(one) + (one.isHeld && !one.isSynthetic ? BEST_FIRST.length + 1 : 0);
+}
+
+function rankOfOrigin({ verdict: token, differing, isSynthetic, isAnchored, isSettled }) {
   if (token === "MISMATCH" && isSynthetic && isSettled) return BEST_FIRST.indexOf("DECLARED_SYNTHETIC") + 0.5;
   if (token === "MISMATCH" && differing.includes("SOPInstanceUID")) return BEST_FIRST.indexOf("REVOKED") + 0.25;
   return token === "PENDING" && !isAnchored ? BEST_FIRST.indexOf("REVOKED") + 0.5 : BEST_FIRST.indexOf(token);
@@ -129,7 +134,8 @@ function judge(view, bundle, seal) {
     const falsehoods = lineage.flatMap((link) => link.false), differing = [...new Set([...own, ...falsehoods.filter((item) => ATTRIBUTES.includes(item))])];
     const first = lineage.find(({ entry }) => typeOf(entry.record) !== "CustodyRecord").standing;
     const isSynthetic = lineage.some(({ entry }) => typeOf(entry.record) === "SyntheticRecord");
-    const more = { differing, custody, sealed_between: first.bracket.map((time) => (time === null ? null : Number(time))),
+    const isHeld = lineage.some(({ entry }) => typeOf(entry.record) === "GatewayRecord");
+    const more = { isHeld, differing, custody, sealed_between: first.bracket.map((time) => (time === null ? null : Number(time))),
       isSynthetic, isAnchored: lineage.every((link) => link.standing.isAnchored), isSettled: lineage.every((link) => link.standing.settled) };
     const refused = lineage.map((link) => link.standing.refused).find(Boolean);
     if (refused) return verdict("REVOKED", refused, more);
@@ -137,6 +143,7 @@ function judge(view, bundle, seal) {
     if (falsehoods.some((item) => !ATTRIBUTES.includes(item))) return verdict("ALTERED", "a receipt is false of the pixels", more);
     if (differing.length) return verdict("MISMATCH", `${differing.join(", ")} differ`, more);
     if (lineage.some((link) => link.standing.clock || link.isEarly)) return verdict("MISMATCH", "a claimedTime is contradicted", more);
+    if (isHeld && !isSynthetic) return { ...withoutRecord(view), ...more };
     if (!more.isSettled) return verdict("PENDING", "not settled yet", more);
     if (isSynthetic) return verdict("DECLARED_SYNTHETIC", "generated", more);
     return lineage.some((link) => link.isNew) ? verdict("DERIVED", "derived from what was sealed", more) : verdict("AUTHENTIC", "sealed", more);

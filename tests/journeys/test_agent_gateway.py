@@ -87,13 +87,24 @@ def test_a_gateway_notes_what_is_known_here_and_seals_nothing(site, agent):
     assert not any(step["finding"] for step in found["custody"])
 
 
-def test_an_image_that_nobody_sealed_is_not_made_authentic_by_a_gateway(site, agent):
+def test_an_image_that_nobody_sealed_is_held_by_a_gateway_and_not_made_authentic(site, agent, tmp_path):
     before = seals(agent)
     stranger = image(site.folder / "network", "1")
-    until(lambda: sum(seals(agent).values()) == sum(before.values()) + 1 and not seals(agent).get("waiting"), "its end")
+    shutil.copy(stranger, site.folder / "network" / "again.dcm")
+    until(lambda: seals(agent).get("received", 0) == before.get("received", 0) + 2, "the records of the gateway")
     assert seals(agent).get("sealed", 0) == before.get("sealed", 0)
-    site.run("anchor", expect=None)
     assert site.verdicts(stranger, expect=3) == {stranger.name: "UNREGISTERED"}
+    assert site.json("anchor")["sequenced"] == 1, "what came twice is recorded once"
+    found = site.json("verify", stranger, expect=3)["images"][0]
+    assert found["verdict"] == "UNREGISTERED"
+    assert any("held it as it is now" in reason for reason in found["reasons"])
+    assert [step["action"] for step in found["custody"]] == ["held"]
+    assert all(found["sealed_between"])
+    # What was changed since the gateway held it shows.
+    edited = pydicom.dcmread(stranger)
+    edited.PixelData = bytes(64) + edited.PixelData[64:]
+    edited.save_as(tmp_path / "edited.dcm")
+    assert site.verdicts(tmp_path / "edited.dcm", expect=1) == {"edited.dcm": "ALTERED"}
 
 
 def test_a_scanners_source_seals_only_what_the_scanner_made(site, agent):
@@ -104,3 +115,17 @@ def test_a_scanners_source_seals_only_what_the_scanner_made(site, agent):
     site.run("anchor")
     assert site.verdicts(own) == {own.name: "AUTHENTIC"}
     assert site.verdicts(foreign, expect=3) == {foreign.name: "UNREGISTERED"}
+
+
+def test_a_person_holds_images_of_unknown_origin_by_hand(site, tmp_path):
+    unknown, known = image(tmp_path, "4711", "MR_small.dcm"), image(site.folder / "known", "1")
+    site.run("seal", known, "--device", "ct1")
+    done = site.json("custody", "add", unknown, known, "--action", "held", "--device", "gw", expect=7)
+    assert (done["signed"], done["failed"]) == (1, 1)
+    assert "a record of it is here already" in next(row["error"] for row in done["images"] if row["error"])
+    again = site.json("custody", "add", unknown, "--action", "held", "--device", "gw")
+    assert again["images"][0]["record_id"] == next(row["record_id"] for row in done["images"] if row["record_id"])
+    site.run("anchor")
+    assert site.verdicts(unknown, expect=3) == {unknown.name: "UNREGISTERED"}
+    shown = site.json("custody", "show", unknown)
+    assert "held" in str(shown)

@@ -36,7 +36,16 @@ from ledger.core.evidence import (
     Tiles,
 )
 from ledger.core.pixels import PixelDigest
-from ledger.core.records import AcquisitionRecord, Approval, CustodyRecord, Record, Role, SignedRecord, SyntheticRecord
+from ledger.core.records import (
+    AcquisitionRecord,
+    Approval,
+    CustodyRecord,
+    GatewayRecord,
+    Record,
+    Role,
+    SignedRecord,
+    SyntheticRecord,
+)
 from ledger.core.search import Subject
 from ledger.core.trust import Trust
 from ledger.core.typeddata import Domain, keccak256
@@ -263,6 +272,12 @@ class World:
         signed = self._sign(
             SyntheticRecord, made.record.content, made.record.profile, {"generator": generator}, signer, in_log, {}
         )
+        return made.model_copy(update={"record": RecordPart.of(signed.record), "signature": signed.signature})
+
+    def hold(self, subject: Subject, *, signer: SoftwareSigner, in_log: bool = True, **changes: object) -> Seal:
+        """A gateway's record of an image that came from it knows not where."""
+        made = self.seal(subject, in_log=False)
+        signed = self._sign(GatewayRecord, made.record.content, made.record.profile, {}, signer, in_log, changes)
         return made.model_copy(update={"record": RecordPart.of(signed.record), "signature": signed.signature})
 
     def newcomer(self, roles: Role, name: str = "GW", *, person: str | None = None) -> tuple[SoftwareSigner, Certificate]:

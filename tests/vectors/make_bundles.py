@@ -10,7 +10,16 @@ import tomli_w
 
 from ledger.core import content, evidence
 from ledger.core.evidence import Bundle, Seal
-from ledger.core.records import AcquisitionRecord, Approval, CustodyRecord, ManifestRecord, Record, Role, SyntheticRecord
+from ledger.core.records import (
+    AcquisitionRecord,
+    Approval,
+    CustodyRecord,
+    GatewayRecord,
+    ManifestRecord,
+    Record,
+    Role,
+    SyntheticRecord,
+)
 from ledger.core.search import Subject
 from ledger.core.strict import from_b64, to_b64
 from ledger.core.trust import DeviceNotice, KeyNotice, Trust
@@ -45,6 +54,7 @@ def records() -> list[Case]:
         ("a devnet", acquired, devnet),
         ("a large chain id", acquired, Domain(2**40 + 1, bytes(range(20)))),
         ("generated", SyntheticRecord(*head, "StyleGAN3 (weights 8c1f)"), devnet),
+        ("held by a gateway", GatewayRecord(*head), devnet),
         ("of one parent", CustodyRecord(*head, parents[:1], "stored", "{}"), devnet),
         ("of three parents", CustodyRecord(*head, parents, "derived", '{"operation":"ai-result","changed":[]}'), devnet),
         ("of no parent, and not ASCII", CustodyRecord(*head, (), "", '{"tool":"é山"}'), devnet),

@@ -120,7 +120,7 @@ def lineages() -> list[Case]:
     """One bundle, and an image for each thing that may be said of where it comes from and what was done with it."""
     journey = Journey()
     world = journey.world
-    for part in (_in_order, _synthetic, _false_receipts, _keys, _times, _broken, _trails):
+    for part in (_in_order, _synthetic, _held, _false_receipts, _keys, _times, _broken, _trails):
         part(journey)
     news = KeyNotice(key=journey.thief.key, compromised_since=START + 50)
     bundle = world.anchored(journey.seals, records=journey.records, headers=(world.headers[3], world.headers[6]))
@@ -237,6 +237,54 @@ def _synthetic(at: Journey) -> None:
     ids = tuple(parent.record.value.id(at.world.domain) for parent in (first, second))
     at.derive(result, first, derived("secondary-capture", *NEW_PIXELS), parents=ids)
     at.expect("a collage with something generated", "DECLARED_SYNTHETIC", 9, result)
+
+
+def _held(at: Journey) -> None:
+    """Evidence without an origin: it proves since when an image is what it is, and never who made it."""
+    held = at.image()
+    seal = at.world.hold(held, signer=at.cro)
+    at.seals.append(seal)
+    at.expect("held by a gateway, of unknown origin", "UNREGISTERED", 3, held)
+    waiting = at.image()
+    at.seals.append(at.world.hold(waiting, signer=at.cro, in_log=False))
+    at.expect("held, not anchored yet", "UNREGISTERED", 3, waiting)
+    at.expect("held, with other pixels", "ALTERED", 1, Subject(held.attributes, at.image().digests))
+    other = replace(held, attributes=dict(held.attributes) | {"PatientID": "held-1"})
+    at.expect("held, as another patient's", "MISMATCH", 1, other, differing=("PatientID",))
+    scanner = at.image()
+    at.seals.append(at.world.hold(scanner, signer=at.forger))
+    at.expect("held, by a key that may only acquire", "REVOKED", 1, scanner)
+
+    both = at.image()
+    at.seals += [at.world.hold(both, signer=at.cro), at.world.seal(both)]
+    at.expect("held, and sealed by its device", "AUTHENTIC", 0, both)
+    changed = at.image()
+    at.parent(changed)
+    edited = Subject(changed.attributes, at.image().digests)
+    at.seals += [at.world.seal(changed), at.world.hold(edited, signer=at.cro)]
+    at.expect("changed, and then held by a gateway", "ALTERED", 1, edited)
+
+    child = at.child(held, PatientName="S01", PatientID="S01")
+    at.derive(child, seal)
+    at.expect("de-identified from what was held", "UNREGISTERED", 3, child)
+    stored = at.image()
+    first = at.world.hold(stored, signer=at.cro)
+    at.list(first)
+    at.seals.append(at.world.derive(stored, first, Statement("stored"), signer=at.cro))
+    at.expect("held, then stored", "UNREGISTERED", 3, stored)
+    parents = [at.parent(at.image()), at.world.hold(at.image(), signer=at.cro)]
+    at.list(parents[1])
+    for order in (parents, parents[::-1]):
+        result = at.child(at.image(), pixels=True)
+        ids = tuple(parent.record.value.id(at.world.domain) for parent in order)
+        at.derive(result, order[0], derived("ai-result", *content.ITEMS[:2], *content.ITEMS[7:]), parents=ids)
+        at.expect(f"of two parents, number {order.index(parents[1]) + 1} of unknown origin", "UNREGISTERED", 3, result)
+    generated = at.world.synthesise(at.image(), "a model", signer=at.maker)
+    at.list(generated)
+    result = at.child(at.image(), pixels=True)
+    ids = tuple(parent.record.value.id(at.world.domain) for parent in (parents[1], generated))
+    at.derive(result, parents[1], derived("secondary-capture", *NEW_PIXELS), parents=ids)
+    at.expect("a collage of something held and something generated", "DECLARED_SYNTHETIC", 9, result)
 
 
 def _false_receipts(at: Journey) -> None:
