@@ -59,6 +59,10 @@ def init(
     node_ca: Annotated[
         Path | None, typer.Option("--node-ca", help="Whom to believe that the node is itself (PEM; default: the system).")
     ] = None,
+    node_cert: Annotated[
+        Path | None, typer.Option("--node-cert", help="What to show to a node that asks for certificates (PEM).")
+    ] = None,
+    node_key: Annotated[Path | None, typer.Option("--node-key", help="Its key (PEM, not encrypted).")] = None,
     trust: Annotated[Path | None, typer.Option(help="The node's trust file.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -69,10 +73,11 @@ def init(
     Example: [bold]SCANSEAL_PASSPHRASE=... scanseal init site --name "Site A"[/bold]
     """
     if node is not None:
-        _init_at_node(folder, name, tuple(rpc or ()), node, token_file, node_ca, trust, keep_passphrase, json)
+        files = (token_file, node_ca, node_cert, node_key)
+        _init_at_node(folder, name, tuple(rpc or ()), node, files, trust, keep_passphrase, json)
         return
-    if token_file or node_ca or trust:
-        raise FixInput("--token-file, --node-ca and --trust go with --node")
+    if token_file or node_ca or node_cert or node_key or trust:
+        raise FixInput("--token-file, --node-ca, --node-cert, --node-key and --trust go with --node")
     made = assembly.create_site(folder, name, tuple(rpc or [DEFAULT_RPC]), keep_passphrase=keep_passphrase)
     if json:
         write_json(made)
@@ -86,8 +91,7 @@ def _init_at_node(
     name: str,
     rpc: tuple[str, ...],
     node: str,
-    token_file: Path | None,
-    node_ca: Path | None,
+    files: tuple[Path | None, ...],
     trust: Path | None,
     keep_passphrase: bool,
     json: bool,
@@ -95,9 +99,12 @@ def _init_at_node(
     from ledger.wiring import remote
     from ledger.wiring.site import RemoteNode
 
-    if token_file is None or trust is None:
+    token, ca, certificate, key = (None if one is None else str(one) for one in files)
+    if token is None or trust is None:
         raise FixInput("--node needs --token-file and --trust: the node's operator gives you both")
-    there = RemoteNode(node, str(token_file), None if node_ca is None else str(node_ca))
+    if (certificate is None) != (key is None):
+        raise FixInput("--node-cert and --node-key go together")
+    there = RemoteNode(node, token, ca, certificate, key)
     made = remote.create(folder, name, there, trust, rpc, keep_passphrase=keep_passphrase)
     if json:
         write_json(made)

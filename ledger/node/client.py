@@ -22,6 +22,7 @@ from ledger.core.errors import EvidenceInvalid, FixInput, NeedPermission, ScanSe
 from ledger.core.merkle import TILE_WIDTH
 from ledger.log.anchoring import AnchorRow
 from ledger.log.following import KeyHeld
+from ledger.log.submission import COUNTER_LIMIT, OutOfOrder
 
 ANSWER_LIMIT: Final = 64 << 20
 """Bytes of an answer."""
@@ -34,7 +35,8 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 class NodeClient:
     """One node. `token` lets it hand in; without one it can be read. `ca`: PEM file of whom to believe that the node is itself,
-    the system's authorities if None. `certificates`: key id -> X.509 certificate (DER) of keys that are handed in."""
+    the system's authorities if None; `shown`: PEM files of the certificate, and its key, by which a node knows its peers.
+    `certificates`: key id -> X.509 certificate (DER) of keys that are handed in."""
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class NodeClient:
         token: str | None = None,
         ca: str | None = None,
         *,
+        shown: tuple[str, str] | None = None,
         certificates: Mapping[bytes, bytes] | None = None,
         timeout_s: float = 20.0,
         sleep: Callable[[float], None] = time.sleep,
@@ -54,16 +57,12 @@ class NodeClient:
             raise FixInput("a node on another machine is asked over https://")
         self.name = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
         self._certificates, self._sleep = certificates or {}, sleep
-        try:
-            verify: ssl.SSLContext | bool = True if ca is None else ssl.create_default_context(cafile=ca)
-        except (OSError, ssl.SSLError) as error:
-            raise FixInput(f"{ca}: no certificates of an authority in PEM") from error
         headers = {"User-Agent": "scanseal"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         self._http = httpx.Client(
             base_url=url.rstrip("/") + "/v1/",
             headers=headers,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-            verify=verify,
+            verify=_tls(ca, shown),
             follow_redirects=False,
         )
 
@@ -73,7 +72,7 @@ class NodeClient:
     # ---- handing in ----
 
     def submit(self, entries: Sequence[bytes]) -> None:
-        """`ledger.log.following.Node`. The certificates of all keys go along: they are few."""
+        """`ledger.log.following.Node`. The key's certificate goes along: it is small."""
         keys = dict.fromkeys(entry[96:128] for entry in entries)
         ders = [self._certificates[key] for key in keys if key in self._certificates]
         body = {"records": [_text(entry) for entry in entries], "certificates": [_text(der) for der in ders]}
@@ -174,9 +173,12 @@ class NodeClient:
         except (ValueError, KeyError, TypeError):
             told, word, detail = {}, "", ""
         said = f"the log node {self.name} says {status}" + (f": {detail}" if detail else "")
-        if word == "key-forked":
+        if word in ("key-forked", "out-of-order"):
             try:
-                return KeyHeld(bytes.fromhex(str(told["key"]).removeprefix("0x")), said)
+                key = bytes.fromhex(str(told["key"]).removeprefix("0x"))
+                if word == "key-forked":
+                    return KeyHeld(key, said)
+                return OutOfOrder(key, _counter(told["counter"]), _counter(told["next_counter"]))
             except (KeyError, ValueError):
                 return self._nonsense()
         if status == 401:
@@ -195,6 +197,26 @@ class NodeClient:
 
 class NotThere(TryLater):
     """The node has nothing under that path."""
+
+
+def _tls(ca: str | None, shown: tuple[str, str] | None) -> ssl.SSLContext:
+    """Raises FixInput where the files cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise FixInput(f"{ca}: no certificates of an authority in PEM") from error
+    if shown is not None:
+        try:
+            context.load_cert_chain(*shown, password=lambda: "")
+        except (OSError, ValueError) as error:
+            raise FixInput(f"{shown[0]}, {shown[1]}: no certificate with its key, in PEM and not encrypted") from error
+    return context
+
+
+def _counter(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < COUNTER_LIMIT:
+        raise ValueError("not a counter")
+    return value
 
 
 def _anchor(one: Mapping[str, Any]) -> AnchorRow:

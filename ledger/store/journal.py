@@ -150,6 +150,12 @@ class JournalStore(RecordReader):
         with self._store.reading() as connection:
             return [bytes(row.entry) for row in connection.execute(query)]
 
+    def entries_of(self, key: bytes, first: int, last: int) -> list[bytes]:
+        """The log entries that a key signed, by counter, both ends included."""
+        query = select(record.c.entry).where(record.c.signer == key, record.c.counter.between(first, last))
+        with self._store.reading() as connection:
+            return [bytes(row.entry) for row in connection.execute(query.order_by(record.c.counter))]
+
     def depth(self) -> int:
         return self.counts()[1]
 
@@ -159,7 +165,11 @@ class JournalStore(RecordReader):
             connection.execute(
                 update(record)
                 .where(
-                    columns.signer == bindparam("by"), columns.counter == bindparam("slot"), columns.entry == bindparam("one")
+                    columns.signer == bindparam("by"),
+                    columns.counter == bindparam("slot"),
+                    columns.entry == bindparam("one"),
+                    # The first place stays, where a log that was put back from a copy has an entry twice.
+                    columns.log_index.is_(None),
                 )
                 .values(log_index=bindparam("at")),
                 [

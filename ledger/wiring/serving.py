@@ -35,6 +35,7 @@ PATIENCE_S: Final = 20.0
 """How long a request waits for its write."""
 SLOW_S: Final = 30.0
 """A record that waits longer than this to be sequenced shows that the log is not published any more."""
+DRAIN_S: Final = 5.0
 NEWEST_FOR_S: Final = 10.0
 """How long a block of the chain is the newest one."""
 
@@ -219,12 +220,14 @@ class LogNode:
         meter: Meter,
         limits: Limits,
         clock: Callable[[], float] = time.time,
+        drain_s: float = DRAIN_S,
     ) -> None:
-        """`newest` asks the chain for the header of a recent block; `clock` in seconds since 1970."""
+        """`newest` asks the chain for the header of a recent block; `clock` in seconds since 1970; `drain_s`: how long an end
+        waits for what was taken to come into the log."""
         self._store, self._log, self._loop, self._newest, self._clock = store, log, loop, newest, clock
         self._published, self._anchors = LogStore(store), AnchorStore(store)
         self._submitted, self._deposits, self._queue = SubmittedStore(store), DepositStore(store), SiteQueue(store)
-        self._meter = meter
+        self._meter, self._drain_s = meter, drain_s
         self._intake = Intake(self._submitted, self._queue.depth, trust, clock, self._took, limits.queue)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=loop.run, args=(self._stop,), name="carrying")
@@ -236,9 +239,9 @@ class LogNode:
         self._intake.start()
 
     def stop(self) -> None:
-        """Ends after what was taken is in the log, as far as that goes within a few seconds."""
+        """Ends after what was taken is in the log, as far as that goes within `drain_s`."""
         self._intake.stop()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + self._drain_s
         with suppress(TryLater):
             while self._queue.depth() and time.monotonic() < deadline:
                 self._loop.wake()

@@ -106,6 +106,7 @@ class Desk:
             self.meter,
             self.limits,
             lambda: self.now(),
+            5.0 if carries else 0.0,
         )
         self.app: FastAPI = make_app(self.node, self.meter, self.limits)
 
