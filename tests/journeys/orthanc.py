@@ -15,8 +15,8 @@ from tests.journeys.conftest import free_port
 
 
 class Orthanc:
-    def __init__(self, port: int, dicom_port: int) -> None:
-        self.url, self.dicom_port = f"http://127.0.0.1:{port}", dicom_port
+    def __init__(self, port: int, dicom_port: int, pid: int) -> None:
+        self.url, self.dicom_port, self.pid = f"http://127.0.0.1:{port}", dicom_port, pid
 
     def call(self, path: str, body: bytes | None = None) -> bytes:
         """The answer to a GET, or with a body to a POST."""
@@ -63,7 +63,7 @@ def orthanc(folder: Path, modalities: dict[str, list[object]] | None = None, **m
     process = subprocess.Popen(
         ["Orthanc", str(folder / "orthanc.json")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
-    server = Orthanc(port, dicom_port)
+    server = Orthanc(port, dicom_port, process.pid)
     try:
         for _ in range(200):
             try:
