@@ -102,6 +102,8 @@ def _show(result: Result) -> None:
     if verdict.device is not None:
         between = "" if upper is None else f", between {moment(lower)} and {moment(upper)}"
         OUT.print(f"              [dim]sealed by {plain(verdict.device)}{between}[/dim]")
+    elif upper is not None:
+        OUT.print(f"              [dim]first on record between {moment(lower)} and {moment(upper)}, of unknown origin[/dim]")
     if verdict.token is not Token.AUTHENTIC:
         OUT.print("              " + plain("; ".join(verdict.reasons)))
 

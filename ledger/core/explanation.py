@@ -74,6 +74,11 @@ _BY_TOKEN = {
         "Read the reason, get a fresh copy of the file it names, and verify again.",
     ),
 }
+_HELD = Explanation(
+    "A gateway signed that it held this image, or what it was made of; nobody signed where it comes from.",
+    "It says nothing about who made the image, and nothing about what was done to it before the gateway held it.",
+    "Ask the site that made the image for its evidence bundle. A detector can give a statistical opinion; it is no proof.",
+)
 _OUT_OF_REACH = Explanation(
     "Nothing could be said: the ledger could not be asked, or its nodes contradict each other.",
     "An outage or a lying node is never a statement about the image.",
@@ -85,4 +90,6 @@ def explain(verdict: Verdict) -> Explanation:
     """The three sentences for a verdict."""
     if verdict.token is Token.NOT_CHECKED and verdict.exit_code == OUT_OF_REACH:
         return _OUT_OF_REACH
+    if verdict.token is Token.UNREGISTERED and verdict.record_id is not None:
+        return _HELD
     return _BY_TOKEN[verdict.token]

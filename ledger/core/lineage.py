@@ -69,6 +69,11 @@ class Lineage:
         return next(held, None)
 
     @property
+    def is_of_unknown_origin(self) -> bool:
+        """Whether nobody signed where a part comes from; what is declared synthetic is known to be that."""
+        return self.gateway is not None and self.generator is None
+
+    @property
     def refused(self) -> str | None:
         """Why a key was not allowed to sign its part, if so."""
         for number, link in enumerate(self.links):

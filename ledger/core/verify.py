@@ -51,6 +51,8 @@ _PREFERENCE = (
 )
 _UNKNOWN_ORIGIN = len(_PREFERENCE)
 """What evidence without an origin says comes after all that other evidence says."""
+_NONE = 3 * len(_PREFERENCE)
+"""What counts as no evidence comes last."""
 
 
 def verify(subject: Subject, evidence: Evidence) -> Verdict:
@@ -65,8 +67,8 @@ def _rank(verdict: Verdict, lineage: Lineage | None = None) -> float:
     """Where a seal's verdict stands among those of others: the lowest counts."""
     if verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
         return _UNKNOWN_ORIGIN
-    without_origin = lineage is not None and lineage.gateway is not None and lineage.generator is None
-    return _rank_of_origin(verdict, lineage) + (_UNKNOWN_ORIGIN + 1 if without_origin else 0)
+    after = _UNKNOWN_ORIGIN + 1 if lineage is not None and lineage.is_of_unknown_origin else 0
+    return _rank_of_origin(verdict, lineage) + after
 
 
 def _rank_of_origin(verdict: Verdict, lineage: Lineage | None) -> float:
@@ -97,6 +99,9 @@ def _judge(subject: Subject, evidence: Evidence, number: int, seal: Seal) -> tup
         if comparison.is_equal:
             renewal.check_image(seal, subject, standing.images)  # 8a
         lineage = trace(evidence, number, seal, standing)  # 10
+        if lineage.is_of_unknown_origin and "SOPInstanceUID" in comparison.differing:
+            # Who held the same pixels as another instance knows nothing of this one: black frames, copies under a new UID.
+            return _NONE, _without_record(subject, evidence)
         trail = replay(evidence, number, seal, standing)
         verdict = _Judgement(subject, seal, comparison, lineage, trail, evidence).verdict()
         return _rank(verdict, lineage), verdict
@@ -173,13 +178,12 @@ class _Judgement:
             "patient": self._patient(),
         }
         token, reasons = self._outcome(refused, clock)
-        is_without_origin = token in (Token.UNREGISTERED, Token.STRIPPED)
-        if is_without_origin:
+        if token in (Token.UNREGISTERED, Token.STRIPPED):
             checks |= self._without.checks
         return Verdict(
             token,
             reasons,
-            device=None if is_without_origin else origin.holder.name,
+            device=None if self.lineage.is_of_unknown_origin else origin.holder.name,
             sealed_between=origin.bracket,
             checks=checks,
             record_id=own.record_id,
@@ -194,6 +198,8 @@ class _Judgement:
 
     def _outcome(self, refused: str | None, clock: str | None) -> tuple[Token, tuple[str, ...]]:
         note = (*self._synthetic_note(), *self._profile_note())
+        if self.lineage.is_of_unknown_origin:
+            note = (*self._held(), *note)
         if refused:
             return Token.REVOKED, (refused, *note)
         if not self.comparison.same_pixels:
@@ -204,10 +210,10 @@ class _Judgement:
             return Token.MISMATCH, (*self._named(), *note)
         if clock:
             return Token.MISMATCH, (f"claimedTime differs: {clock}", *note)
-        if self.lineage.gateway is not None and self.lineage.generator is None:
-            without, held = self._without, self._held(self.lineage.gateway)
+        if self.lineage.is_of_unknown_origin:
+            without = self._without
             reasons = without.reasons if without.token is Token.STRIPPED else ("no record says where the image comes from",)
-            return without.token, (*reasons, held, *note)
+            return without.token, (*reasons, *note)
         if not self.lineage.is_settled:
             return Token.PENDING, ("sealed and signed, not yet final on chain: anchor it, or verify again later", *note)
         if self.lineage.generator is not None:
@@ -221,9 +227,14 @@ class _Judgement:
         """What is said of the image where nobody signed its origin."""
         return _without_record(self.subject, self.evidence)
 
-    def _held(self, gateway: Standing) -> str:
-        until = "" if gateway.is_settled else ", which is not final on chain yet"
-        return f"{gateway.holder.name} held it as it is now, and signed so without knowing where it comes from{until}"
+    def _held(self) -> Iterator[str]:
+        """Who held what, of unknown origin."""
+        if self.lineage.gateway is not None:
+            as_is = "it as it is now" if self.comparison.is_equal else "what the record commits to"
+            what = "what it was made of" if self.lineage.is_derived else as_is
+            until = "" if self.lineage.gateway.is_settled else ", which is not final on chain yet"
+            holder = self.lineage.gateway.holder.name
+            yield f"{holder} held {what}, and signed so without knowing where it comes from{until}"
 
     def _derivation(self) -> Iterator[str]:
         """How the image came from what the device sealed: one sentence a step that changed something."""

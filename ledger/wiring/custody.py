@@ -43,17 +43,23 @@ class Holdings:
         return Held(read, self._newest(stored))
 
     def sealed(self, image: Image) -> tuple[Sealable, StoredRecord]:
-        """Exactly this image, as its record's hash reads it, and the record that commits to it. Raises FixInput."""
+        """Exactly this image, as its record's hash reads it, and the record that commits to it: the newest that says where it
+        comes from, else a gateway's. Raises FixInput."""
         nearest: tuple[str, ...] | None = None
+        of_unknown_origin: tuple[Sealable, StoredRecord] | None = None
         for hash_name in sorted(self._hashes):
             read = sealable(image, hash_name)
             for stored in reversed(self._records.find([str(read.digest)], read.instance)):
                 if stored.image_key is None:
                     continue
                 differing = changed_items(read, self._records.opening(stored))
-                if not differing:
+                if not differing and not isinstance(stored.signed.record, GatewayRecord):
                     return read, stored
+                if not differing:
+                    of_unknown_origin = of_unknown_origin or (read, stored)
                 nearest = differing if nearest is None or len(differing) < len(nearest) else nearest
+        if of_unknown_origin is not None:
+            return of_unknown_origin
         if nearest is None:
             raise FixInput("not sealed here: `scanseal seal` at the device that made it, first")
         raise FixInput(f"it is not what was sealed here, {', '.join(nearest)} differ: `scanseal verify` says more")

@@ -8,7 +8,7 @@ from ledger.core.custody import Statement
 from ledger.core.errors import FixInput, Unreadable
 from ledger.core.records import CustodyRecord, GatewayRecord
 from ledger.dicom import Image
-from ledger.register import Claim, Sealer
+from ledger.register import Claim, Sealable, Sealer
 from ledger.store.journal import JournalStore
 from ledger.store.records import StoredRecord
 from ledger.store.spool import Sealing
@@ -32,22 +32,26 @@ class Receiving:
         """What became of each. An image whose trail ends with this key's own record of it gives that one again."""
         holdings = Holdings(self._journal)
         outcomes: list[Sealing] = []
+        unknown: list[tuple[int, Sealable]] = []
         for number, image in images:
             try:
                 held = holdings.held(image)
             except Unreadable:
                 raise
             except FixInput:
-                outcomes.append(Sealing(number, "received", self._held(image)))
+                unknown.append((number, sealable(image, self._hash_name)))
                 continue
             known = self._own(held.record)
             outcomes.append(Sealing(number, "received", known or self._record(held.record)))
-        return outcomes
+        return outcomes + self._held(unknown)
 
-    def _held(self, image: Image) -> bytes:
-        """The record of an image of unknown origin; the one that there is where this key has signed it before."""
+    def _held(self, images: Sequence[tuple[int, Sealable]]) -> list[Sealing]:
+        """The records of images of unknown origin; those that there are where this key has signed them before."""
+        if not images:
+            return []
         beacon, beacon_time = self._beacons.current()
-        return self._sealer.receive([sealable(image, self._hash_name)], beacon, beacon_time)[0].record_id
+        receipts = self._sealer.receive([image for _, image in images], beacon, beacon_time)
+        return [Sealing(number, "received", receipt.record_id) for (number, _), receipt in zip(images, receipts, strict=True)]
 
     def _own(self, newest: StoredRecord) -> bytes | None:
         record = newest.signed.record

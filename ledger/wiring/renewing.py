@@ -205,7 +205,7 @@ class _Batch:
             return not_checked(f"cannot be read ({error.strerror})"), None
         good = [(number, verdict) for number, verdict in judged if verdict.token in IN_ORDER]
         if not good:
-            bad = [verdict for _, verdict in judged if verdict.token is not Token.UNREGISTERED]
+            bad = [verdict for _, verdict in judged if verdict.token is not Token.UNREGISTERED or verdict.record_id]
             return (bad[0] if bad else Verdict(Token.UNREGISTERED, ("its evidence is in none of the bundles",))), None
         is_new = [self._add(number, verdict, image) for number, verdict in good]
         return good[0][1], "now" if any(is_new) else "before"

@@ -111,7 +111,10 @@ class Parts:
         domain, beacons = Domain(31337, b"\1" * 20), SeenBlock(anchors)
         device, gateway = (Sealer(self.journal, new_key("secp256k1"), domain, time.time) for _ in range(2))
         seals = AgentSeals(
-            Acquirer(device, Device(*MAKER, "CT1", "Hospital")), Receiving(gateway, self.journal, beacons), beacons, "sha256"
+            Acquirer(device, Device(*MAKER, "CT1", "Hospital")),
+            Receiving(gateway, self.journal, beacons, "sha256"),
+            beacons,
+            "sha256",
         )
         self.sealing = SealingWorker(["ct", "export"], seals, self.spool, self.refusals.say)
         agent = Agent(self.spool, [], [], lambda source: True)

@@ -7,6 +7,7 @@ import pytest
 from ledger.core import content
 from ledger.core.custody import Statement
 from ledger.core.evidence import Seal
+from ledger.core.explanation import explain
 from ledger.core.records import Role
 from ledger.core.search import Subject
 from ledger.core.trust import DeviceNotice, KeyNotice
@@ -61,9 +62,36 @@ def test_only_a_holder_signs_so(site, role):
     assert site.verdict(site.original, [site.hold(site.original, signer=signer)]).token is Token.REVOKED
 
 
-def test_a_change_since_shows(site, held):
-    assert site.verdict(made_of(site.original, 3, site.original.instance), [held]).token is Token.ALTERED
-    assert site.verdict(made_of(site.original, None, site.original.instance, PatientID="X"), [held]).differing == ("PatientID",)
+def test_a_key_that_may_only_hold_acquires_nothing(site):
+    verdict = site.verdict(site.original, [site.seal(site.original, signer=site.cro)])
+    assert verdict.token is Token.REVOKED
+    assert any("may not acquire" in reason for reason in verdict.reasons)
+
+
+def test_a_change_since_shows_and_names_no_maker(site, held):
+    edited = site.verdict(made_of(site.original, 3, site.original.instance), [held])
+    assert (edited.token, edited.device) == (Token.ALTERED, None)
+    other = site.verdict(made_of(site.original, None, site.original.instance, PatientID="X"), [held])
+    assert (other.token, other.differing, other.device) == (Token.MISMATCH, ("PatientID",), None)
+    assert any("without knowing where it comes from" in reason for reason in edited.reasons)
+
+
+def test_who_held_the_same_pixels_as_another_instance_knows_nothing_of_this_one(site, held):
+    """A black frame, or a copy under a new UID: it is no false alarm, and goes to the detector as any other image."""
+    copy = made_of(site.original, None, "1.99")
+    verdict = site.verdict(copy, [held])
+    assert (verdict.token, verdict.record_id, verdict.custody) == (Token.UNREGISTERED, None, ())
+    # Nor does it cover up what is said of this very instance.
+    changed = site.hold(made_of(site.original, 3, "1.99"), signer=site.cro)
+    for seals in ([held, changed], [changed, held]):
+        assert site.verdict(copy, seals).token is Token.ALTERED
+    # A device that sealed these pixels says which instance they are.
+    assert site.verdict(copy, [held, site.seal(site.original)]).differing == ("SOPInstanceUID",)
+
+
+def test_the_explanation_says_what_the_record_is_worth(site, held):
+    assert "nobody signed where it comes from" in explain(site.verdict(site.original, [held])).means
+    assert "No record" in explain(site.verdict(made_of(site.original, 4, "1.98"), [held])).means
 
 
 def laundered(site: Site, held: Seal, how: str) -> tuple[Subject, list[Seal], list[Seal]]:

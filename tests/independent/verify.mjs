@@ -41,6 +41,7 @@ export function verify({ subject, trustToml, bundleJson, facts = {} }) {
 /** Synthetic pixels make nobody's image; this instance's own record comes before another's with the same pixels; one that is not on
  * chain, or comes from one that is not, after all that are. */
 function rank(one) {
+  if (one.isAnother) return 3 * BEST_FIRST.length;
   if (one.verdict === "UNREGISTERED" || one.verdict === "STRIPPED") return BEST_FIRST.length;
   return rankOfOrigin(one) + (one.isHeld && !one.isSynthetic ? BEST_FIRST.length + 1 : 0);
 }
@@ -135,6 +136,7 @@ function judge(view, bundle, seal) {
     const first = lineage.find(({ entry }) => typeOf(entry.record) !== "CustodyRecord").standing;
     const isSynthetic = lineage.some(({ entry }) => typeOf(entry.record) === "SyntheticRecord");
     const isHeld = lineage.some(({ entry }) => typeOf(entry.record) === "GatewayRecord");
+    if (isHeld && !isSynthetic && own.includes("SOPInstanceUID")) return { ...withoutRecord(view), isAnother: true };
     const more = { isHeld, differing, custody, sealed_between: first.bracket.map((time) => (time === null ? null : Number(time))),
       isSynthetic, isAnchored: lineage.every((link) => link.standing.isAnchored), isSettled: lineage.every((link) => link.standing.settled) };
     const refused = lineage.map((link) => link.standing.refused).find(Boolean);

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
@@ -14,6 +15,7 @@ from pydicom.uid import generate_uid
 from tests.journeys.agents import Agent, running, until
 from tests.journeys.conftest import Site, add_device, copy_test_file, make_site
 from tests.journeys.test_custody import add_key
+from tests.journeys.test_main_job import SCHEMA
 
 SETTINGS = """
 [spool]
@@ -100,6 +102,9 @@ def test_an_image_that_nobody_sealed_is_held_by_a_gateway_and_not_made_authentic
     assert any("held it as it is now" in reason for reason in found["reasons"])
     assert [step["action"] for step in found["custody"]] == ["held"]
     assert all(found["sealed_between"])
+    jsonschema.validate(found, SCHEMA["$defs"]["image"] | {"$defs": SCHEMA["$defs"]})
+    assert "of unknown origin" in site.run("verify", stranger, expect=3).stdout
+    assert "nobody signed where it comes from" in site.run("explain", stranger, expect=3).stdout.replace("\n", " ")
     # What was changed since the gateway held it shows.
     edited = pydicom.dcmread(stranger)
     edited.PixelData = bytes(64) + edited.PixelData[64:]

@@ -251,6 +251,11 @@ def _held(at: Journey) -> None:
     at.expect("held, with other pixels", "ALTERED", 1, Subject(held.attributes, at.image().digests))
     other = replace(held, attributes=dict(held.attributes) | {"PatientID": "held-1"})
     at.expect("held, as another patient's", "MISMATCH", 1, other, differing=("PatientID",))
+    at.expect("the pixels that were held, as another instance's", "UNREGISTERED", 3, at.child(held))
+    renamed = at.image()
+    at.seals += [at.world.hold(at.child(renamed), signer=at.cro), at.world.hold(at.child(renamed, pixels=True), signer=at.cro)]
+    last = replace(renamed, attributes=dict(renamed.attributes) | {"SOPInstanceUID": f"1.2.{at.number}"})
+    at.expect("held with other pixels, which were held as another instance's", "ALTERED", 1, last)
     scanner = at.image()
     at.seals.append(at.world.hold(scanner, signer=at.forger))
     at.expect("held, by a key that may only acquire", "REVOKED", 1, scanner)
