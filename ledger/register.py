@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from ledger.core import content
+from ledger.core import content, deposit
 from ledger.core.content import Content, Salts
 from ledger.core.contracts import Beacon
 from ledger.core.custody import Statement
@@ -78,6 +78,8 @@ class Sealed:
     decoder: str | None
     kept: bytes | None = None
     generator: str | None = None
+    deposit: bytes | None = None
+    """The secret under which its evidence can be left with others (`ledger.core.deposit`)."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,7 @@ class _Draft:
             read.decoder,
             image.kept,
             self.generator,
+            deposit.secret_of(str(read.digest), read.attributes),
         )
 
 

@@ -36,6 +36,10 @@ ALARMS = (
     "old copy restored",
     "chain out of reach",
     "not permitted",
+    "key held",
+    "log disagrees",
+    "node out of reach",
+    "records left out",
 )
 """The kinds of alarms that there are: docs/agent.md and docs/anchoring.md say what to do. Each is a series from the start, so
 that one which ends is seen to end."""

@@ -19,6 +19,8 @@ from ledger.log.schedule import ether
 from ledger.wiring import assembly, assembly_anchoring
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ledger.wiring.assembly_anchoring import Loop
     from ledger.wiring.standing import Status
 
@@ -104,10 +106,11 @@ def _watch(carrier: Loop, *, json: bool) -> None:
 
 def _line(status: Status) -> str:
     numbers = f"log {status.log_size}, on chain {status.anchored_size}, final {status.final_size}"
+    spent = f"; spent today {ether(status.spent_today_wei)}" if status.node is None else ""
     queued = f", {status.queued} queued" if status.queued else ""
     alarms = "".join(f"; ALARM {alarm}" for alarm in status.alarms)
     error = f"; {status.last_error}" if status.last_error else ""
-    return f"{numbers}{queued}; {status.doing}; spent today {ether(status.spent_today_wei)}{error}{alarms}"
+    return f"{numbers}{queued}; {status.doing}{spent}{error}{alarms}"
 
 
 @log_app.command("status")
@@ -122,24 +125,31 @@ def log_status(site: SiteOption = None, json: JsonOption = False) -> None:
     if json:
         write_json(_status_json(status))
         return
-    ahead = status.forecast
     shown = table("", "")
     shown.show_header = False
     shown.add_row("queued", str(status.queued))
     shown.add_row("in the log", str(status.log_size))
     shown.add_row("on chain", f"{status.anchored_size}, final {status.final_size}")
     shown.add_row("last anchor", "none yet" if status.last_anchor_at is None else moment(status.last_anchor_at))
-    shown.add_row("spent today", ether(status.spent_today_wei))
-    cost = "not known" if ahead.wei_per_day is None else ether(ahead.wei_per_day)
-    over = ", more than the budget" if ahead.over_budget else ""
-    shown.add_row("a day ahead", f"{ahead.anchors_per_day:.0f} anchors, {ahead.gas_per_day:,} gas, {cost}{over}")
-    shown.add_row("account lasts", "not known" if ahead.days_left is None else f"{ahead.days_left:,.0f} days")
+    if status.node is None:
+        _show_costs(shown, status)
+    else:
+        shown.add_row("log node", plain(status.node))
     OUT.print(shown)
     OUT.print(plain(status.doing))
     if status.last_error:
         OUT.print(f"[yellow]{plain(status.last_error)}[/yellow]")
     for alarm in status.alarms:
         OUT.print(f"[bold red]{plain(str(alarm))}[/bold red]")
+
+
+def _show_costs(shown: Table, status: Status) -> None:
+    ahead = status.forecast
+    shown.add_row("spent today", ether(status.spent_today_wei))
+    cost = "not known" if ahead.wei_per_day is None else ether(ahead.wei_per_day)
+    over = ", more than the budget" if ahead.over_budget else ""
+    shown.add_row("a day ahead", f"{ahead.anchors_per_day:.0f} anchors, {ahead.gas_per_day:,} gas, {cost}{over}")
+    shown.add_row("account lasts", "not known" if ahead.days_left is None else f"{ahead.days_left:,.0f} days")
 
 
 def _status_json(status: Status) -> dict[str, Any]:

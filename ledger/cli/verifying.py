@@ -18,7 +18,6 @@ from ledger.core.verdict import Token, Verdict, worst
 from ledger.wiring import assembly
 
 if TYPE_CHECKING:
-    from ledger.wiring.images import Images
     from ledger.wiring.verification import Result
 
 Paths = Annotated[
@@ -31,6 +30,12 @@ BundleOption = Annotated[
     list[Path] | None, typer.Option("--bundle", help="An evidence bundle, or a folder of them. Repeatable.")
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Ask no one: the trust file alone decides. Opens no socket.")]
+NodeOption = Annotated[
+    str | None, typer.Option("--node", help="URL of a log node that may have the evidence (default: the site's).")
+]
+NodeCaOption = Annotated[
+    Path | None, typer.Option("--node-ca", help="Whom to believe that the node is itself (PEM; default: the system).")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +50,8 @@ def verify(
     trust: TrustOption = None,
     bundle: BundleOption = None,
     offline: OfflineOption = False,
+    node: NodeOption = None,
+    node_ca: NodeCaOption = None,
     json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only images that are not in order.")] = False,
 ) -> None:
@@ -65,7 +72,10 @@ def verify(
     without_pixels = 0
     images = assembly.images(listed(paths))
     with ExitStack() as stack:
-        results = _results(stack, images, site, trust, bundle, offline)
+        verifier = stack.enter_context(
+            assembly.verifier(site, trust, bundle or [], offline=offline, node=node, node_ca=node_ca)
+        )
+        results = verifier.verify(images)
         advance = stack.enter_context(progress("verifying", None, quiet=json))
         for count, result in enumerate(results, 1):
             advance(count)
@@ -114,6 +124,8 @@ def explain(
     trust: TrustOption = None,
     bundle: BundleOption = None,
     offline: OfflineOption = False,
+    node: NodeOption = None,
+    node_ca: NodeCaOption = None,
     json: JsonOption = False,
 ) -> None:
     """Explain one image's verdict in sentences: what it means, what it does not mean, what to do next.
@@ -121,7 +133,10 @@ def explain(
     Example: [bold]scanseal explain scan.dcm --trust trust.toml[/bold]
     """
     with ExitStack() as stack:
-        results = list(_results(stack, assembly.images(listed([file])), site, trust, bundle, offline))
+        verifier = stack.enter_context(
+            assembly.verifier(site, trust, bundle or [], offline=offline, node=node, node_ca=node_ca)
+        )
+        results = list(verifier.verify(assembly.images(listed([file]))))
     if len(results) != 1:
         raise FixInput(f"explain takes one image, {len(results)} are there: use `scanseal verify`")
     verdict = results[0].verdict
@@ -173,13 +188,6 @@ def inspect(
     if len(described["frame_digests"]) > 1:
         for number, frame in enumerate(described["frame_digests"]):
             OUT.print(f"frame {number}: {frame}")
-
-
-def _results(
-    stack: ExitStack, images: Images, site: Path | None, trust: Path | None, bundle: list[Path] | None, offline: bool
-) -> Iterator[Result]:
-    verifier = stack.enter_context(assembly.verifier(site, trust, bundle or [], offline=offline))
-    return verifier.verify(images)
 
 
 def left_out(skipped: int, without_pixels: int) -> str:

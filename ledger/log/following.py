@@ -121,6 +121,10 @@ class Following:
         """How many of the site's records have no place in the log yet."""
         return self._queue.depth()
 
+    def is_waiting(self) -> bool:
+        """Whether one of them is of a key that the node takes."""
+        return bool(self._journal.queued_entries(1, self.held.keys()))
+
     def last_own(self) -> int:
         """The highest place of a record of this site; -1 where none has one."""
         return self._queue.next_index() - 1

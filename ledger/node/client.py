@@ -84,6 +84,11 @@ class NodeClient:
         """Leaves encrypted evidence under a token."""
         self._ask("PUT", f"evidence/{token.hex()}", body)
 
+    def withdraw(self, token: bytes) -> None:
+        """Takes this site's deposit back; there may be none."""
+        with suppress(NotThere):
+            self._ask("DELETE", f"evidence/{token.hex()}")
+
     def try_token(self) -> None:
         """Raises NeedPermission where the node does not know this site's token."""
         with suppress(FixInput):  # it looks at the token first, and then finds that nothing was handed in

@@ -13,12 +13,20 @@ from ledger.core.errors import NeedPermission, Stop, TryLater
 from ledger.core.evidence import Tiles
 from ledger.core.records import Approval, CustodyRecord, Record
 from ledger.register import NOTHING, Sealed, Stated
+from ledger.store.engine import Store
 from ledger.store.records import RecordReader, own_text, parts
 from ledger.store.schema import barred_key, record, record_link, study
 
 
 class JournalStore(RecordReader):
-    """The journal that this database holds. Duties: `ledger.register.Journal`."""
+    """The journal that this database holds. Duties: `ledger.register.Journal`.
+
+    `deposits`: the evidence of what is sealed is to be left with the site's node (`ledger.store.leaving`).
+    """
+
+    def __init__(self, store: Store, *, deposits: bool = False) -> None:
+        super().__init__(store)
+        self._deposits = deposits
 
     def study_secrets(self, studies: Sequence[str]) -> Mapping[str, bytes]:
         wanted = {self._token("study", uid): uid for uid in dict.fromkeys(studies)}
@@ -112,6 +120,8 @@ class JournalStore(RecordReader):
             "instance_token": self._token("instance", one.instance) if one.instance else None,
             "decoder": one.decoder,
             "tiles": Tiles.of(one.digest).model_dump_json().encode() if one.digest.header else None,
+            "deposit": one.deposit if self._deposits else None,
+            "deposited": 0 if self._deposits and one.deposit is not None else None,
         }
 
     # ---- keys that sign no more from here ----

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import select, text, update
 
 from ledger.core.errors import TryLater
+from ledger.store.leaving import take_back
 from ledger.store.records import RecordReader, StoredRecord
 from ledger.store.schema import record, study
 
@@ -43,6 +44,7 @@ class RedactionStore(RecordReader):
         """Erases the secrets of these studies and all that was made with them, all or none; then `forget`s."""
         with self._store.writing() as connection:
             for one in studies:
+                take_back(connection, one)
                 erased = dict.fromkeys(_OPENING)
                 connection.execute(update(record).where(record.c.study == one).values(**erased))
                 connection.execute(update(study).where(study.c.id == one).values(secret=None, token=secrets.token_bytes(32)))

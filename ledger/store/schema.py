@@ -97,7 +97,10 @@ record = Table(
     Column("decoder", Text),
     Column("tiles", LargeBinary, comment="sealed tile hashes, as in a bundle"),
     Column("log_index", BigInteger, unique=True, comment="null while queued"),
+    Column("deposit", LargeBinary, comment="the secret of its deposit; of one that is withdrawn the token"),
+    Column("deposited", Integer, comment="0 to be left at the node, 1 left, 2 to be withdrawn, 3 refused"),
     UniqueConstraint("signer", "counter", name="record_slot"),
+    Index("record_deposited", "deposited"),
     sqlite_autoincrement=True,
 )
 

@@ -5,7 +5,7 @@ so that `scanseal verify --offline` loads no network client."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +70,17 @@ def describe(file: Path, hash_name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def verifier(site: Path | None, trust: Path | None, bundles: Sequence[Path], *, offline: bool) -> Iterator[Verifier]:
-    """A verifier for a trust file (the site's where none is named), named bundles, and the site's store where there is a
-    site."""
+def verifier(
+    site: Path | None,
+    trust: Path | None,
+    bundles: Sequence[Path],
+    *,
+    offline: bool,
+    node: str | None = None,
+    node_ca: Path | None = None,
+) -> Iterator[Verifier]:
+    """A verifier for a trust file (the site's where none is named), named bundles, the site's store where there is a site, and
+    what was left with a node: the one that is named, or the site's."""
     from ledger.wiring.bundles import bundle_files, read_bundle
     from ledger.wiring.verification import Verifier
 
@@ -86,11 +94,20 @@ def verifier(site: Path | None, trust: Path | None, bundles: Sequence[Path], *, 
         from ledger.wiring.chain import Asking
 
         oracle = Asking(believed)
-    if folder is None or not (folder / "store.sqlite").exists():
-        yield Verifier(believed, parsed, None, oracle)
-        return
-    with opened(sites.read_site(folder), read_only=True) as store:
-        yield Verifier(believed, parsed, store.evidence(), oracle)
+    if offline and node is not None:
+        raise FixInput("--offline asks no one, and --node names who is to be asked: leave one of them out")
+    here = None if folder is None else sites.read_site(folder)
+    with ExitStack() as stack:
+        left = None
+        if not offline and (node is not None or (here is not None and here.node is not None)):
+            from ledger.wiring import remote
+
+            left = stack.enter_context(remote.left_with(here, node, node_ca))
+        if here is None or not here.store_path.exists():
+            yield Verifier(believed, parsed, None, oracle, elsewhere=left)
+            return
+        store = stack.enter_context(opened(here, read_only=True))
+        yield Verifier(believed, parsed, store.evidence(), oracle, elsewhere=left)
 
 
 # ---- the site's store -----------------------------------------------------------------------------------------------
@@ -105,7 +122,7 @@ class Opened:
         from ledger.store.submitted import SiteQueue
 
         self.site, self.store = site, store
-        self.journal, self.anchors = JournalStore(store), AnchorStore(store)
+        self.journal, self.anchors = JournalStore(store, deposits=site.node is not None), AnchorStore(store)
         self.queue: Queue = SiteQueue(store) if site.node is None else self.journal
 
     def log(self, *, to_write: bool) -> Log:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ledger.core.errors import LedgerUnavailable, Stop, TryLater
+from ledger.core.errors import EvidenceInvalid, LedgerUnavailable, ScanSealError, Stop, TryLater
 from ledger.wiring import site as sites
 from ledger.wiring.assembly import Opened, opened
 
@@ -53,9 +53,11 @@ def loop(store: Opened) -> Loop:
 def handing_in(store: Opened, clock: Callable[[], float] = time.time, **options: Any) -> HandingIn:
     """The loop of a site with a node; `options` as `HandingIn` has them."""
     from ledger.log.following import Following, Ledger
+    from ledger.store.leaving import LeavingStore
     from ledger.store.payments import PaymentStore
     from ledger.wiring import remote
     from ledger.wiring.handing import HandingIn
+    from ledger.wiring.leaving import AT_ONCE, Leaving
     from ledger.wiring.standing import Standing
 
     site, trust = store.site, store.site.trust()
@@ -66,7 +68,16 @@ def handing_in(store: Opened, clock: Callable[[], float] = time.time, **options:
         log, store.journal, store.journal, store.anchors, node, ledger, time.monotonic, remote.denouncing(site)
     )
     standing = Standing(log, store.journal, store.anchors, PaymentStore(store.store, clock), site.anchoring, clock)
-    return HandingIn(following, standing, site.folder / "anchor.lock", lambda: 0, clock=clock, **options)
+    leaving = Leaving(LeavingStore(store.store), store.journal, store.anchors, store.exporter, node)
+    return HandingIn(
+        following,
+        standing,
+        site.folder / "anchor.lock",
+        lambda: leaving.turn() >= AT_ONCE,
+        node.name,
+        clock=clock,
+        **options,
+    )
 
 
 def _on_chain(store: Opened) -> Callable[[Header], bool]:
@@ -144,18 +155,41 @@ def log_status(site: Path | None) -> Status:
     with opened(here, read_only=True) as store:
         log = store.log(to_write=False)
         standing = Standing(log, store.queue, store.anchors, PaymentStore(store.store, time.time), here.anchoring, time.time)
+        if here.node is not None:
+            return _at_node(store, standing.status(Situation()))
         try:
-            situation = _seen(store) if here.node is None else Situation()
+            situation = _seen(store)
         except Stop as error:
             situation = Situation(stopped=str(error))
         except TryLater as error:
             situation = Situation(error=str(error))
         status = standing.status(replace(situation, doing=""))
-        if here.node is not None:
-            waits = f"{status.queued} records wait" if status.queued else "every record is in the log"
-            return replace(status, doing=f"{waits} of {here.node.url}")
         waiting = status.queued + status.log_size - status.anchored_size
         return replace(status, doing=f"{waiting} records wait" if waiting else "every record is anchored")
+
+
+def _at_node(store: Opened, status: Status) -> Status:
+    """The standing of a site at a node, with what the node shows now. Nothing is written."""
+    from ledger.core.checkpoint import parse_and_verify
+    from ledger.log.following import HELD
+    from ledger.wiring import remote
+    from ledger.wiring.standing import Alarm
+
+    alarms = [Alarm("key held", why) for why in store.journal.barred().values() if why.startswith(HELD)]
+    error, log = None, store.log(to_write=False)
+    node = remote.client(store.site)
+    try:
+        size = parse_and_verify(node.checkpoint(), log.origin, log.public_key).size
+        if size < status.log_size:
+            alarms.append(Alarm("log disagrees", f"the node shows a log of {size} records, {status.log_size} were seen"))
+    except EvidenceInvalid as invalid:
+        alarms.append(Alarm("log disagrees", f"the node shows another log than that of the trust file: {invalid}"))
+    except ScanSealError as failed:
+        error = str(failed)
+    finally:
+        node.close()
+    doing = f"{status.queued} records wait to be handed in" if status.queued else "every record is in the node's log"
+    return replace(status, doing=doing, last_error=error, alarms=tuple(alarms), node=node.name)
 
 
 def _seen(store: Opened) -> Situation:

@@ -32,7 +32,7 @@ LEAVE_S: Final = 5.0
 
 
 class HandingIn:
-    """One site's loop. `leave` leaves evidence of what is final with the node, and says how much; it may raise TryLater.
+    """One site's loop. `leave` leaves evidence of what is final with the node, and tells whether there may be more.
 
     Any number of processes may run one: the one that holds `lock` works, the others wait for it.
     """
@@ -42,12 +42,14 @@ class HandingIn:
         following: Following,
         standing: Standing,
         lock: Path,
-        leave: Callable[[], int],
+        leave: Callable[[], bool],
+        node: str,
         *,
         clock: Callable[[], float] = time.time,
         look_s: float = LOOK_S,
     ) -> None:
         self._following, self._standing, self._lock, self._leave = following, standing, lock, leave
+        self._node = node
         self._clock, self._look_s = clock, look_s
         self._wake = threading.Event()
         self._doing = "nothing yet"
@@ -55,6 +57,8 @@ class HandingIn:
         self._stopped: str | None = None
         self._unreached_since: float | None = None
         self._failures = 0
+        self._leaves_more = False
+        self._advanced = (0.0, -1)
 
     # ---- by itself --------------------------------------------------------------------------------------------------
 
@@ -101,7 +105,7 @@ class HandingIn:
         self._failures = 0
         waiting = self._following.waiting()
         self._doing = f"{waiting} records wait for their place in the log" if waiting else "every record is in the log"
-        return SOON_S if waiting else self._look_s
+        return 0.0 if self._leaves_more else SOON_S if waiting else self._look_s
 
     def _failed(self, error: Exception) -> None:
         known = isinstance(error, ScanSealError)
@@ -120,15 +124,21 @@ class HandingIn:
         from being tried: records are handed in while the chain is out of reach.
         """
         handed, errors = 0, []
-        for step in (self._following.settle, self._following.follow, self._following.hand_in, self._leave):
+
+        def hand_in() -> None:
+            nonlocal handed
+            handed = self._following.hand_in()
+
+        def leave() -> None:
+            self._leaves_more = self._leave()
+
+        for step in (self._following.settle, self._following.follow, hand_in, leave):
             try:
-                found = step()
+                step()
             except Stop:
                 raise
             except ScanSealError as error:
                 errors.append(error)
-            else:
-                handed = found if step == self._following.hand_in and isinstance(found, int) else handed
         if errors:
             raise errors[0]
         self._error = self._stopped = self._unreached_since = None
@@ -143,7 +153,18 @@ class HandingIn:
         elif self._unreached_since is not None and self._clock() - self._unreached_since >= UNREACHED_S:
             minutes = int(self._clock() - self._unreached_since) // 60
             alarms.append(Alarm("node out of reach", f"for {minutes} min: {self._error or 'no answer'}"))
-        return replace(status, alarms=tuple(alarms))
+        elif left_out := self._left_out():
+            alarms.append(Alarm("records left out", left_out))
+        return replace(status, alarms=tuple(alarms), node=self._node)
+
+    def _left_out(self) -> str | None:
+        """What to say where the node takes records and does not put them into the log."""
+        now, place = self._clock(), self._following.last_own()
+        if place != self._advanced[1] or not self._following.is_waiting():
+            self._advanced = now, place
+        if (since := now - self._advanced[0]) < UNREACHED_S:
+            return None
+        return f"for {int(since) // 60} min records of this site have been handed in and none of them came into the log"
 
     # ---- once, for a person who waits ---------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ledger.core.errors import FixInput, LedgerUnavailable, NeedPermission, TryL
 from ledger.core.stateproof import Header, parse_header
 from ledger.node.client import NodeClient
 from ledger.wiring import site as sites
+from ledger.wiring.leaving import Left
 from ledger.wiring.site import RemoteNode, Site
 
 
@@ -27,11 +29,16 @@ def client(site: Site) -> NodeClient:
     except (OSError, UnicodeDecodeError) as error:
         raise NeedPermission(f"{path}: the site's token cannot be read ({type(error).__name__})") from error
     ders = {certificate.key: certificate.der for certificate in site.certificates().values()}
-    ca, certificate, key = (
-        None if name is None else str(site.folder / name) for name in (site.node.ca, site.node.certificate, site.node.key)
-    )
-    shown = None if certificate is None or key is None else (certificate, key)
-    return NodeClient(site.node.url, token, ca, shown=shown, certificates=ders)
+    return NodeClient(site.node.url, token, _path(site, site.node.ca), shown=_shown(site, site.node), certificates=ders)
+
+
+def _path(site: Site, name: str | None) -> str | None:
+    return None if name is None else str(site.folder / name)
+
+
+def _shown(site: Site, node: RemoteNode) -> tuple[str, str] | None:
+    certificate, key = _path(site, node.certificate), _path(site, node.key)
+    return None if certificate is None or key is None else (certificate, key)
 
 
 def newest_block(site: Site) -> tuple[Header, bytes]:
@@ -48,6 +55,21 @@ def newest_block(site: Site) -> tuple[Header, bytes]:
         raise LedgerUnavailable(str(error)) from error
     finally:
         node.close()
+
+
+@contextmanager
+def left_with(site: Site | None, url: str | None, ca: Path | None) -> Iterator[Left]:
+    """What was left with the node at a URL, or with the site's. The node is not asked, and not told who asks, before there is
+    something to ask. Raises FixInput."""
+    given = site.node if site is not None and url is None else None
+    if given is not None and site is not None:
+        named = NodeClient(given.url, None, _path(site, given.ca), shown=_shown(site, given))
+    elif url is not None:
+        named = NodeClient(url, None, None if ca is None else str(ca))
+    else:
+        raise FixInput("no node is named, and this site has none")
+    with closing(named):
+        yield Left(named)
 
 
 def denouncing(site: Site) -> Callable[[str, str], None]:

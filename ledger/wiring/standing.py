@@ -31,6 +31,7 @@ Word = Literal[
     "key held",
     "log disagrees",
     "node out of reach",
+    "records left out",
 ]
 
 
@@ -50,7 +51,8 @@ class Status:
     """How a site's anchoring stands. Times are seconds since 1970; sizes count the log's records.
 
     `queued` records wait to be sequenced; `log_size` are sequenced, of these `anchored_size` in a block and `final_size` final.
-    `doing` says in words what happens next, `last_error` what does not work now; None: all does.
+    `doing` says in words what happens next, `last_error` what does not work now; None: all does. `node`: who keeps the log and
+    pays for its anchors, None where the site does; what a node has anchored counts when it is final.
     """
 
     queued: int
@@ -63,6 +65,7 @@ class Status:
     doing: str
     last_error: str | None
     alarms: tuple[Alarm, ...]
+    node: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -39,6 +39,14 @@ class Finder(Protocol):
         """The evidence of that name. Raises ScanSealError where it cannot be used."""
 
 
+class Elsewhere(Protocol):
+    """Who keeps evidence that whoever has an image can find."""
+
+    def found(self, subject: Subject) -> tuple[tuple[Bundle, ...], str | None]:
+        """The evidence of an image, and what is wrong with some that cannot be used. Raises ScanSealError where nobody
+        answers."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One verified image; `subject` is None where it could not be read. `without_pixels`: it is no image at all (a report, a
@@ -54,7 +62,7 @@ class Verifier:
     """Verifies images against one trust file.
 
     Evidence comes from the `bundles` that were named, from `*.seal.json` beside each file, from a site's store, and from where
-    a `finder` knows more.
+    a `finder` knows more. Only for an image of which all this knows nothing is it asked for `elsewhere`.
     Without an `oracle` nothing is asked: the trust file alone decides, and no socket is opened.
     """
 
@@ -66,9 +74,10 @@ class Verifier:
         oracle: Oracle | None = None,
         finder: Finder | None = None,
         profiles: Sequence[str] = (),
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._trust, self._bundles, self._site, self._oracle = trust, tuple(bundles), site, oracle
-        self._finder = finder
+        self._finder, self._elsewhere = finder, elsewhere
         self._named, self._beside = Evidence(self._bundles, trust), Beside()
         self._offline = _Shared(trust, Facts()) if oracle is None else None
         self._hashes = hashes_of([*self._named.profiles(), *(site[0].profiles() if site else ()), *profiles, "px1-sha256"])
@@ -128,11 +137,28 @@ class Verifier:
         self, read: _Read, shared: _Shared, named: Sequence[Bundle], stored: Sequence[Bundle], damage: str | None
     ) -> Verdict:
         verdict = shared.judge(read, (*named, *self._bundles, *stored), damage)
+        if self._elsewhere is not None and verdict.token in (Token.UNREGISTERED, Token.STRIPPED):
+            return self._judge_elsewhere(self._elsewhere, read, verdict, (*named, *stored), damage)
         if verdict.token is not Token.ALTERED or verdict.regions or self._site is None:
             return verdict
         # Only an altered image needs the sealed tile hashes, which are large.
         with_tiles = self._stored([read.subject], with_tiles=True)
         return shared.judge(read, (*named, *self._bundles, *with_tiles), damage)
+
+    def _judge_elsewhere(
+        self, elsewhere: Elsewhere, read: _Read, verdict: Verdict, known: Sequence[Bundle], damage: str | None
+    ) -> Verdict:
+        """Of an image that was never registered as far as is known here. Who cannot be asked changes no verdict to another one:
+        the image is not checked."""
+        try:
+            more, unusable = elsewhere.found(read.subject)
+            if not more and unusable is None:
+                return verdict
+            facts = self._facts([read], (*known, *more))
+        except ScanSealError as error:
+            return not_checked(f"whether evidence was left elsewhere could not be asked: {error}", OUT_OF_REACH)
+        shared = self._offline or _Shared(self._trust, facts)
+        return shared.judge(read, (*known, *self._bundles, *more), damage or unusable)
 
     def _read(self, found: Found) -> _Read | Result:
         """The image and the bundles beside it, or the result that it cannot be read."""

@@ -257,7 +257,7 @@ def test_what_the_node_signs_with_a_key_that_was_handed_in_stays_out_of_the_log(
     seal_here(desk, agent)
     wait_until(lambda: desk.log.head().size == 2)
     desk.loop.wake()
-    assert desk.queue.depth() == 0
+    wait_until(lambda: desk.queue.depth() == 0)
     assert desk.queue.contradicting() == 1
     assert desk.entries() == entries
     assert any("another agent uses their key" in trouble for trouble in desk.node.health().troubles)

@@ -78,6 +78,14 @@ def upgrade() -> None:
         sa.Column("signer", sa.LargeBinary, primary_key=True, comment="key id"),
         sa.Column("why", sa.Text, nullable=False, comment="why it signs nothing more from this database"),
     )
+    op.add_column(
+        "record", sa.Column("deposit", sa.LargeBinary, comment="the secret of its deposit; of one that is withdrawn the token")
+    )
+    op.add_column(
+        "record",
+        sa.Column("deposited", sa.Integer, comment="0 to be left at the node, 1 left, 2 to be withdrawn, 3 refused"),
+    )
+    op.create_index("record_deposited", "record", ["deposited"])
     with op.batch_alter_table("anchor") as batch:
         batch.add_column(sa.Column("fee_wei", sa.Text, comment="what the transaction cost, decimal"))
         batch.add_column(sa.Column("sent", sa.BigInteger, comment="seconds since 1970"))
