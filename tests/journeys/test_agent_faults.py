@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.journeys.conftest import Site, add_device, free_port, make_site
 from tests.journeys.orthanc import Orthanc, orthanc
 
 PER_CASE = 3
+ROOT = Path(__file__).resolve().parents[2]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
@@ -219,3 +222,13 @@ def test_after_all_of_that_every_image_is_final_and_authentic(hospital: Hospital
     verdicts = hospital.site.verdicts("images")
     assert len(verdicts) == hospital.made
     assert set(verdicts.values()) == {"AUTHENTIC"}
+
+
+def test_a_soak_of_random_faults_closes() -> None:
+    command = [sys.executable, "scripts/soak", "--images", "60", "--seed", "1", "--every", "1.5", "--pause", "1.5", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["closes"]
+    assert result["images"] == 60
+    assert sum(result["faults"].values()) >= 3
