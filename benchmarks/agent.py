@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measured["latency"] = _latency(Path(folder), options.singles, pacs, port)
         measured["sealed"] = _all_sealed(health)
     result = {"machine": rounds.machine()} | measured
-    print(json.dumps(result, indent=2) if options.json else _text(result))
+    print(json.dumps(result, indent=2, default=vars) if options.json else _text(result))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import audit, bundles, files, gas, node, peers, rounds, seal_verify
+from benchmarks import agent, audit, bundles, files, gas, node, peers, rounds, seal_verify
 from benchmarks.trial import Trial
 from ledger.chain.devnet import find_binary
 from ledger.dicom import read
@@ -107,6 +107,16 @@ def test_gas_is_measured_on_old_and_new_rules(capsys):
         batch = printed(capsys)["batches"]["1024"]
         assert batch["gas_an_image"] <= gas.GOAL_GAS, hardfork
         assert batch["gas_an_image"] == batch["gas"] / 1024
+
+
+def test_the_agent_is_measured_beside_sending_straight_to_the_same_pacs(capsys):
+    agent.main(["--ct", "6", "--cr", "2", "--rounds", "1", "--singles", "3", "--json"])
+    measured = json.loads(capsys.readouterr().out)
+    for modality, count in (("CT", 6), ("CR", 2)):
+        assert measured[modality]["images"] == count
+        assert measured[modality]["ratio"]["median"] > 0
+    assert measured["latency"]["answer_ms"].keys() == {"direct", "through"}
+    assert measured["sealed"]["sealed"] >= 8
 
 
 def test_a_log_node_is_measured_and_has_each_record_once(capsys):
