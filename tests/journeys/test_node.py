@@ -13,7 +13,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from tests.journeys.agents import until
+from tests.agent import modality
+from tests.journeys.agents import dicom_source, running, store, until
 from tests.journeys.conftest import SCANSEAL, Site, copy_test_file, free_port, make_site
 
 
@@ -212,6 +213,31 @@ def test_two_agents_with_one_key_are_both_told_and_seal_no_more(node: Node, tmp_
     site.run("anchor")
     assert set(site.verdicts(site.folder / "images" / "40.dcm", site.folder / "images" / "42.dcm").values()) == {"AUTHENTIC"}
     site.run("seal", site.folder / "images" / "43.dcm", "--device", "ct1")
+
+
+def test_an_agent_hands_in_by_itself_and_stops_sealing_when_another_one_has_its_key(node: Node, tmp_path: Path) -> None:
+    site = join(node, tmp_path / "site", "agent")
+    twin = Site(tmp_path / "twin", node.site.port)
+    shutil.copytree(site.folder, twin.folder)
+    port = free_port()
+    sent = [modality.image(number, tmp_path / "sent", ("Acme", "CT 3000", "agent")) for number in range(3)]
+    with running(site, dicom_source("ct", port).replace('destination = "pacs"', "")) as agent:
+        assert store(port, sent[0]).returncode == 0
+        until(lambda: agent.status()["anchoring"].get("final_size"), "the anchor of a sealed image", 90)
+        assert set(site.verdicts(sent[0]).values()) == {"AUTHENTIC"}
+        assert agent.get("/healthz")[0] == 200
+
+        twin.run("seal", image(twin.folder / "images", 69), "--device", "ct1")
+        twin.run("anchor", "--timeout", "1", expect=4)
+        assert store(port, sent[1]).returncode == 0
+        alarms = until(lambda: agent.status()["alarms"], "an alarm", 90)
+        assert all("two agents sign with this key" in alarm for alarm in alarms), alarms
+        assert agent.get("/healthz")[0] == 503
+        until(lambda: agent.status()["seal"].get("sealed") == 2, "the second seal")
+        assert store(port, sent[2]).returncode == 0, "images are taken whatever happens to the ledger"
+        until(lambda: "seal ct" in agent.status()["troubles"], "the sealing's trouble")
+        assert agent.status()["seal"] == {"sealed": 2, "waiting": 1}
+        assert agent.end() == 0
 
 
 def test_a_site_whose_token_was_taken_away_is_told_so_and_loses_nothing(node: Node, site: Site) -> None:
