@@ -58,7 +58,7 @@ class HandingIn:
         self._unreached_since: float | None = None
         self._failures = 0
         self._leaves_more = False
-        self._advanced = (0.0, -1)
+        self._advanced = (clock(), -1)
 
     # ---- by itself --------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from ledger.register import Claim, Sealer
 from ledger.store import LogStore, open_store
 from ledger.store.anchors import AnchorStore
 from ledger.store.journal import JournalStore
+from ledger.web import Limits
 from tests.simulators.ledger import ANCHOR_LOG, CODE, REGISTRY, World
 from tests.web.nodes import LOG_KEY, ORIGIN, PUBLIC_KEY, Agent, Desk
 
@@ -146,8 +147,8 @@ class _Lying:
 
 
 @contextmanager
-def running(folder: Path, *, carries: bool = True) -> Iterator[Node]:
-    with Desk(folder, carries=carries) as desk, socket.create_server(("127.0.0.1", 0)) as listener:
+def running(folder: Path, *, carries: bool = True, limits: Limits | None = None) -> Iterator[Node]:
+    with Desk(folder, limits, carries=carries) as desk, socket.create_server(("127.0.0.1", 0)) as listener:
         node = Node(desk, listener.getsockname()[1])
         app = _Lying(desk.app, node)
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", http="h11")

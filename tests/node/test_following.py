@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ledger.core import merkle
+from ledger.core import contracts, merkle
 from ledger.core.checkpoint import Checkpoint, sign
-from ledger.core.errors import FixInput, LedgerDisagrees, NeedPermission, ScanSealError, Stop, TryLater
+from ledger.core.errors import EvidenceInvalid, FixInput, LedgerDisagrees, NeedPermission, ScanSealError, Stop, TryLater
+from ledger.core.proof import ProvenState
 from ledger.log import Log, check
 from ledger.log.following import AGAIN_S, HELD, HELD_AGAIN_S
 from ledger.node.client import NodeClient
@@ -353,6 +355,28 @@ def test_an_anchor_that_is_not_the_chain_s_is_named_and_not_kept(site: Site, nod
     settled(site, 3)
 
 
+def test_an_anchor_whose_proof_tells_nothing_of_a_key_that_signed_is_not_kept(site: Site, node: Node) -> None:
+    site.seal(1)
+    site.turn()
+    wait_until(lambda: node.desk.log.head().size == 1)
+    row = node.anchored(1)
+    assert row.proof is not None
+    lacking = 0
+    for number in range(len(row.proof.nodes)):
+        nodes = row.proof.nodes[:number] + row.proof.nodes[number + 1 :]
+        proof = row.proof.model_copy(update={"nodes": nodes})
+        try:
+            ProvenState(proof.header, nodes).word(node.ledger().anchor_log, contracts.anchor_slot(bytes(32), 1))
+            ProvenState(proof.header, nodes).word(node.ledger().device_registry, contracts.key_slots(site.agent.signer.key)[0])
+        except EvidenceInvalid:
+            lacking += 1
+            node.desk.anchors.put(replace(row, proof=proof))
+            with pytest.raises(LedgerDisagrees, match="not proven"):
+                site.following.settle()
+            assert site.anchors.rows() == []
+    assert lacking >= 3, "nodes of both accounts and of both tries"
+
+
 def test_an_anchor_of_another_history_is_named(site: Site, node: Node, tmp_path: Path) -> None:
     site.seal(3)
     site.turn()
@@ -387,7 +411,7 @@ def test_an_anchor_proven_by_a_block_before_it_is_named(site: Site, node: Node) 
     row = node.anchored(1)
     assert row.block_number is not None
     early = node.chain.state(row.block_number - 1)  # a state that no chain has: it holds what comes later
-    node.desk.anchors.put(type(row)(**(vars(row) | {"proof": early})))
+    node.desk.anchors.put(replace(row, proof=early))
     with pytest.raises(LedgerDisagrees, match="older than it"):
         site.following.settle()
 
