@@ -40,7 +40,7 @@ FILES: Final = ("site.toml", "trust.toml", "agent.toml")
 FOLDERS: Final = ("keys", "ca", "devices", "node")
 STORE: Final = "store.sqlite"
 SPOOL: Final = "spool"
-SECRET: Final = ("keys/", "ca/ca.key")
+SECRET: Final = ("keys/", "ca/ca.key", "node/client.key")
 """What a site for evidence alone does without."""
 BATCH: Final = 4096
 CONTENTS_LIMIT: Final = 1 << 28

@@ -102,7 +102,7 @@ def create(
         raise NeedPermission(f"{folder}: cannot be made ({error.strerror})") from error
     if (folder / "site.toml").exists():
         raise FixInput(f"{folder} is a ScanSeal site already: nothing was changed")
-    names = {"token_file": "node.token", "ca": "node-ca.pem", "certificate": "node-client.pem", "key": "node-client.key"}
+    names = {"token_file": "node/token", "ca": "node/ca.pem", "certificate": "node/client.pem", "key": "node/client.key"}
     given = {member: getattr(node, member) for member in names if getattr(node, member) is not None}
     kept = RemoteNode(node.url, **{member: names[member] for member in given})
     for member, source in given.items():
@@ -127,6 +127,7 @@ def adopt_certificate(folder: Path | None, path: Path) -> dict[str, Any]:
 
 def _copy(source: Path, target: Path) -> None:
     try:
+        target.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.copyfile(source, target)
         target.chmod(0o600)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 site.toml     name, RPC URLs, passphrase_file, four_eyes    keys/    account.json, log.pem, one file a device
               and [anchoring] (docs/anchoring.md), or
-              [node], [serve] (docs/node.md)                node/    what was seen of a log node's log
+              [node], [serve] (docs/node.md)                node/    token and certificates for a log node
 trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
 store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
 """
@@ -90,7 +90,7 @@ class Site:
 
     @property
     def node_folder(self) -> Path:
-        """What was seen of the log of a node: a mirror of the parts that matter here."""
+        """What it takes to hand in to a node, and proof against one that contradicted itself."""
         return self.folder / "node"
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
@@ -12,6 +14,8 @@ from ledger.core import checkpoint, merkle
 from ledger.core.contracts import Beacon
 from ledger.core.evidence import State
 from ledger.log.anchoring import AnchorRow
+from ledger.web import Limits
+from ledger.wiring.standing import Word
 from tests.web.nodes import ORIGIN, PUBLIC_KEY, Agent, Desk
 from tests.web.test_records import problem
 
@@ -158,7 +162,6 @@ def test_an_error_that_nobody_expected_tells_nothing(desk: Desk, web: httpx.Clie
 
 
 def test_a_peer_that_asks_too_much_is_told_when_to_come_again(tmp_path: Path) -> None:
-    from ledger.web import Limits
     from tests.web.nodes import serving
 
     with Desk(tmp_path, Limits(requests_per_s=1, burst=3)) as desk, serving(desk.app) as web:
@@ -218,3 +221,15 @@ def test_a_log_that_is_not_published_any_more_is_not_well(idle: Desk, tmp_path: 
 
 class _Status:
     last_error, queued, log_size, anchored_size, last_anchor_at, alarms = None, 1, 0, 0, None, ()
+
+
+def test_the_manual_names_every_limit_problem_and_alarm() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "node.md").read_text(encoding="utf-8")
+    for name, value in vars(Limits()).items():
+        assert f"`{name}`" in manual, name
+        assert re.search(rf"\b{value:.0f}\b", manual), (name, value)
+    for word in ("token", "out-of-order", "key-forked"):
+        assert f"`{word}`" in manual
+    kept_elsewhere = (Path(__file__).parents[2] / "docs" / "anchoring.md").read_text(encoding="utf-8")
+    for word in get_args(Word):
+        assert f"| `{word}` |" in manual + kept_elsewhere, word
