@@ -97,10 +97,13 @@ def _check_extended(data: bytes, parts: list[tuple[int, int]], firsts: list[int]
 
 
 def _stripped(stream: bytes, family: str) -> bytes:
+    """Without padding. DCMTK pads JPEG-LS with one byte that may be any."""
     if family in _STARTS and not stream.endswith(_END):
         bare = stream.rstrip(b"\0\xff")
         if bare.endswith(_END):
             return bare
+        if stream[:-1].endswith(_END):
+            return stream[:-1]
     return stream
 
 

@@ -136,7 +136,7 @@ def test_fragments_make_frames() -> None:
     assert split(9, VIDEO, b"ab", b"cd") == [b"abcd"]
 
 
-@pytest.mark.parametrize("padding", [b"\0", b"\xff", b"\0\0\0", b"\xff\0"])
+@pytest.mark.parametrize("padding", [b"\0", b"\xff", b"\0\0\0", b"\xff\0", b"\x7f", b"\xd9"])
 def test_padding_after_the_end_marker_is_no_part_of_a_codestream(padding: bytes) -> None:
     assert split(1, JPEG, jpeg() + padding) == [jpeg()]
     assert split(1, JPEG2000, b"x" + END + padding) == [b"x" + END]

@@ -54,6 +54,7 @@ class Hospital:
         return made
 
     def until_final(self, made: list[Path]) -> None:
+        """The images are in the PACS, and final on chain."""
         until(lambda: self.agent.status()["forward"].get("waiting", 0) == 0, "the images in the PACS")
         until(lambda: set(self.site.verdicts(*made, expect=None).values()) == {"AUTHENTIC"}, "the anchor", 90)
 
@@ -200,6 +201,7 @@ def test_what_dcmqrscp_kept_is_authentic(hospital: Hospital, tmp_path: Path) -> 
     hospital.until_final(made)
     copied = tmp_path / "copied"
     copied.mkdir()
+    until(lambda: len(list(hospital.plain_folder.iterdir())) > len(made), "the files of dcmqrscp")
     for path in hospital.plain_folder.iterdir():
         if path.name != "index.dat":
             (copied / path.name).write_bytes(path.read_bytes())
