@@ -41,6 +41,8 @@ def request_device(
         for label, value in zip(("manufacturer", "model", "serial"), described.parts, strict=True):
             if not value.strip():
                 raise FixInput(f"--{label} is empty: a device is named by manufacturer, model and serial, a person by --person")
+        if not described.ae_title.strip():
+            raise FixInput("--ae is empty: a device's certificate bears its AE title")
     elif not described.printed_name.strip() or not described.printed_name.isprintable():
         raise FixInput("--person is the printed name of a person, in one line")
     signer, said = _request(site, name, described, curve, on_token)
@@ -60,7 +62,7 @@ def roles_named(text: str) -> Role:
 
 def approve_device(folder: Path | None, request: Path, roles: Role, since: int | None) -> dict[str, Any]:
     """Issues the certificate of a request and enrols its key; repeated, it says what is there."""
-    site = sites.open_site(folder)
+    site = _registrar(folder)
     path = request if request.suffix == ".csr" else site.request_path(str(request))
     name = sites.device_name(path.stem)
     passphrase = site.passphrase()
@@ -127,7 +129,7 @@ def rotate_device(
 
     A key in hardware is followed by one on the same token, where none is given.
     """
-    site = sites.open_site(folder)
+    site = _registrar(folder)
     passphrase = site.passphrase()
     old = _certificate(site, name)
     _refuse_while_queued(site, name, old)
@@ -141,7 +143,7 @@ def rotate_device(
 
 
 def retire_device(folder: Path | None, name: str) -> dict[str, Any]:
-    site = sites.open_site(folder)
+    site = _registrar(folder)
     certificate = _certificate(site, name)
     _refuse_while_queued(site, name, certificate)
     block = _chain(site, site.passphrase()).retire(certificate.key).block_number
@@ -151,7 +153,7 @@ def retire_device(folder: Path | None, name: str) -> dict[str, Any]:
 def revoke_device(folder: Path | None, name: str, compromised_since: int | None) -> dict[str, Any]:
     """Declares a key compromised since a time; None is now, which is after all that is on chain already: a devnet's blocks run
     ahead of the clock."""
-    site = sites.open_site(folder)
+    site = _registrar(folder)
     key = bytes.fromhex(name[2:]) if name.startswith("0x") and len(name) == 66 else _certificate(site, name).key
     chain = _chain(site, site.passphrase())
     _require_approvals(site, chain, "revocation", revocation_target(key), f"revoke:{name}")
@@ -211,6 +213,17 @@ def _may_approve(chain: Ledger, certificate: Certificate) -> bool:
     state = chain.key_state(certificate.key)
     in_order = state.certificate == certificate.fingerprint and not state.retired_at and not state.compromised_since
     return in_order and Role.APPROVE in state.roles
+
+
+def _registrar(folder: Path | None) -> Site:
+    """A site that looks after keys on chain. Raises FixInput for one whose node does."""
+    site = sites.open_site(folder)
+    if site.node is not None:
+        raise FixInput(
+            f"keys of this site are looked after at {site.node.url}: send its operator the request (devices/NAME.csr), or say "
+            "what is to be done with which key; `scanseal device adopt` takes over the certificate that comes back"
+        )
+    return site
 
 
 def _chain(site: Site, passphrase: str | None) -> Ledger:

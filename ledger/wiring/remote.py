@@ -15,6 +15,7 @@ from ledger.core.errors import FixInput, LedgerUnavailable, NeedPermission, TryL
 from ledger.core.stateproof import Header, parse_header
 from ledger.node.client import NodeClient
 from ledger.wiring import site as sites
+from ledger.wiring.assembly import opened
 from ledger.wiring.leaving import Left
 from ledger.wiring.site import RemoteNode, Site
 
@@ -109,6 +110,8 @@ def create(
         _copy(Path(source), folder / names[member])
     _copy(trust, folder / "trust.toml")
     site = sites.create(folder, name, rpc or believed.rpc, keep_passphrase=keep_passphrase, node=kept)
+    with opened(site):
+        pass
     return {"site": str(folder), "name": name, "node": node.url, "log": believed.logs[0].origin, "rpc": list(site.rpc)}
 
 

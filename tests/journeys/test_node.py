@@ -94,6 +94,13 @@ def image(folder: Path, number: int) -> Path:
 def test_two_sites_hand_in_and_the_other_one_finds_the_evidence(node: Node, tmp_path: Path) -> None:
     one, other = (join(node, tmp_path / name, name) for name in ("north", "south"))
     assert not any((one.folder / name).exists() for name in ("ca", "keys/log.pem", "keys/account.json"))
+    for words in (
+        ("approve", "ct1"),
+        ("rotate", "ct1", "ct2"),
+        ("retire", "ct1"),
+        ("revoke", "ct1", "--compromised-since", "now"),
+    ):
+        assert "looked after at" in one.run("device", *words, expect=2).stderr
     paths = [image(one.folder / "images", number) for number in range(3)]
     own = image(other.folder / "images", 9)
     one.run("seal", *paths, "--device", "ct1")
