@@ -1,0 +1,1 @@
+"""The makers of fakes that the detector is trained on and judged by."""
