@@ -112,18 +112,19 @@ class Forwarder:
         """Whether the PACS took it; False where it, or the file, is not as it should be: then it is tried again later."""
         destination = self._destination
         try:
-            with self._spool.path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                meta = read_meta(data[:META_LIMIT])
-                if meta is None or not meta.storage_class or not meta.instance or meta.offset >= len(data):
-                    raise Unreadable("it has no file meta information, or nothing else")
-                context = (meta.storage_class, meta.transfer_syntax)
-                association = self._ready(context)
-                if context not in association.accepted:
-                    why = f"{destination.name} does not take {_named(context[0])} in {_named(context[1])}"
-                    return self._postpone(file, why)
-                self._spool.step("before sending")
-                with memoryview(data) as view, view[meta.offset :] as data_set:
-                    status = self._answered(association, file, context, meta.instance, data_set)
+            with self._spool.path(file).open("rb") as opened:
+                # Not closed by hand: what was not sent of a broken transfer points into it while its error is on the way.
+                data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            meta = read_meta(data[:META_LIMIT])
+            if meta is None or not meta.storage_class or not meta.instance or meta.offset >= len(data):
+                raise Unreadable("it has no file meta information, or nothing else")
+            context = (meta.storage_class, meta.transfer_syntax)
+            association = self._ready(context)
+            if context not in association.accepted:
+                why = f"{destination.name} does not take {_named(context[0])} in {_named(context[1])}"
+                return self._postpone(file, why)
+            self._spool.step("before sending")
+            status = self._answered(association, file, context, meta.instance, memoryview(data)[meta.offset :])
         except (Unreadable, ValueError, FileNotFoundError) as error:
             return self._postpone(file, f"a file cannot be sent ({type(error).__name__}): it stays in the spool")
         if status == 0 or 0xB000 <= status <= 0xBFFF:

@@ -158,6 +158,7 @@ class _Signals:
         self._lock = threading.Lock()
         self._running: Running | None = None
         self._settings: Settings | None = None
+        self._is_missed = False
         self.ended = threading.Event()
         self.newer: Settings | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -165,8 +166,12 @@ class _Signals:
         signal.signal(signal.SIGHUP, self._again)
 
     def obey(self, running: Running, settings: Settings) -> None:
-        """From now on for this agent."""
-        self._running, self._settings, self.newer = running, settings, None
+        """From now on for this agent; settings that somebody asked to be read while there was none are read now."""
+        with self._lock:
+            self._running, self._settings, self.newer = running, settings, None
+            is_missed, self._is_missed = self._is_missed, False
+        if is_missed:
+            self._again()
         if self.ended.is_set():
             running.agent.stopping.set()
 
@@ -185,6 +190,7 @@ class _Signals:
         with self._lock:
             running = self._running
             if running is None or running.agent.stopping.is_set():
+                self._is_missed = True
                 return
             try:
                 newer = self._read()

@@ -188,6 +188,26 @@ def test_a_pacs_that_is_stopped_in_the_middle_gets_the_rest_when_it_goes_on(desk
         assert kept == {digest(data_set(path)) for path in paths}
 
 
+def test_a_pacs_that_dies_in_the_middle_of_an_image_gets_it_when_it_is_back(desk: Desk, tmp_path: Path, port: int) -> None:
+    small, large = image(0, tmp_path / "images"), image(1, tmp_path / "images", side=3000)
+    modality = desk.listen()
+    with storescp(tmp_path / "pacs", port) as process:
+        desk.forward(port, timeout_s=20.0)
+        modality.send_until_taken(small)
+        desk.until_sent(1)
+        process.send_signal(signal.SIGSTOP)
+        modality.send_until_taken(large)
+        until(lambda: desk.steps.count("before sending") == 2, "the second image")
+        time.sleep(0.5)  # until the socket takes no more of it
+        process.kill()
+        until(lambda: desk.said, "the trouble")
+        assert desk.said == ["pacs ended the association while an image was sent"]
+    with storescp(tmp_path / "pacs2", port):
+        desk.until_sent(2)
+        (kept,) = (tmp_path / "pacs2").iterdir()
+        assert digest(stripped(kept.read_bytes())) == digest(data_set(large))
+
+
 def test_of_several_that_share_the_work_each_has_its_own_images(desk: Desk, tmp_path: Path, port: int) -> None:
     with pacs(port) as one:
         modality, paths = desk.listen(), images(7, tmp_path / "images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -84,6 +85,13 @@ def test_sighup_takes_new_settings_and_keeps_the_old_where_the_new_are_wrong(own
         assert agent.status()["ports"] == {"ct": port, "ct2": other}
         assert store(other, sent[2]).returncode == 0
         until(lambda: held(pacs) == before + 3, "forwarding")
+        # Whoever asks again while it is on its way to new settings gets the newest.
+        for _ in range(4):
+            reload(settings)
+            time.sleep(0.15)
+            reload(more)
+            time.sleep(0.15)
+        until(lambda: agent.status()["ports"] == {"ct": port, "ct2": other}, "the settings of last")
         reload(settings)
         until(lambda: agent.status()["ports"] == {"ct": port}, "the first settings")
         assert (trouble(), agent.status()["pid"]) == ("", pid)
