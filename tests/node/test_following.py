@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,6 @@ from ledger.node.client import NodeClient
 from ledger.store import LogStore, open_store
 from tests.node.ends import Lie, Node, Site, running
 from tests.web.nodes import LOG_KEY, ORIGIN, PUBLIC_KEY, Agent, wait_until
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    (tmp_path / "node").mkdir()
-    with running(tmp_path / "node") as started:
-        yield started
-
-
-@pytest.fixture
-def site(tmp_path: Path, node: Node) -> Iterator[Site]:
-    made = Site(tmp_path, node, Agent())
-    yield made
-    made.store.close()
 
 
 def settled(site: Site, count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,6 @@ from ledger.wiring.handing import UNREACHED_S, HandingIn
 from ledger.wiring.standing import Standing
 from tests.node.ends import Node, Site, running
 from tests.web.nodes import Agent, wait_until
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    (tmp_path / "node").mkdir()
-    with running(tmp_path / "node") as started:
-        yield started
-
-
-@pytest.fixture
-def site(tmp_path: Path, node: Node) -> Iterator[Site]:
-    made = Site(tmp_path, node, Agent())
-    yield made
-    made.store.close()
 
 
 def loop(site: Site, folder: Path, leave=lambda: False) -> HandingIn:  # type: ignore[no-untyped-def]
