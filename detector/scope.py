@@ -31,6 +31,8 @@ FEWEST_LEVELS: Final = 24
 COLOURED: Final = 0.02
 """The share of pixels whose channels may differ: a marker, not a photograph."""
 PART: Final = "scope"
+_ENOUGH: Final = 500
+"""Rows and columns that tell whether an image is blank or coloured."""
 _CANVAS, _PLACES, _CELLS, _DIRECTIONS = 64, 24, 8, 8
 LENGTH: Final = _PLACES**2 + _DIRECTIONS * _CELLS**2
 """Of a description."""
@@ -117,16 +119,18 @@ def obvious(pixels: NDArray[Any]) -> str | None:
         return f"{width} x {height} pixels are too few: the short side needs {SHORTEST_SIDE}"
     if max(height, width) > LONGEST_SHAPE * min(height, width):
         return f"{width} x {height} pixels: chest radiographs are not so long"
+    some = pixels[:: max(1, height // _ENOUGH), :: max(1, width // _ENOUGH)]
     if pixels.ndim == 3:
-        full = max(float(pixels.max()), 1e-9)
-        coloured = float(((pixels.max(axis=2) - pixels.min(axis=2)) > 0.1 * full).mean())
+        full = max(float(some.max()), 1e-9)
+        coloured = float(((some.max(axis=2) - some.min(axis=2)) > 0.1 * full).mean())
         if coloured > COLOURED:
             return f"{coloured:.0%} of the pixels are coloured: radiographs are grey"
-    plane = pixels if pixels.ndim == 2 else pixels[..., 1]
-    levels = len(np.unique(plane))
+        pixels, some = pixels[..., 1], some[..., 1]
+    levels = len(np.unique(some))
+    levels = levels if levels >= FEWEST_LEVELS else len(np.unique(pixels))
     if levels < FEWEST_LEVELS:
         return "a blank image" if levels == 1 else f"{levels} grey levels: a drawing, a text or a nearly blank image"
-    low, high = np.percentile(plane, [2, 98])
+    low, high = np.percentile(some, [2, 98])
     if low == high:
         return "a nearly blank image"
     return None
