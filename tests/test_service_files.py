@@ -101,7 +101,7 @@ def test_what_the_container_copies_is_all_that_the_program_needs(tmp_path):
         place = tmp_path / target / (Path(source).name if target == "./" else "")
         (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
     script = (
-        "import ledger.cli.app, ledger.wiring.agent, ledger.wiring.assembly_anchoring\n"
+        "import detector.assessment, ledger.cli.app, ledger.wiring.agent, ledger.wiring.assembly_anchoring\n"
         "from ledger.wiring.assembly_agent import template\n"
         "print(ledger.cli.app.__file__, len(template()))\n"
     )
@@ -111,7 +111,7 @@ def test_what_the_container_copies_is_all_that_the_program_needs(tmp_path):
     assert done.stdout.startswith(str(tmp_path)), done.stderr
     project = tomllib.loads((tmp_path / "pyproject.toml").read_text())
     assert (tmp_path / project["project"]["readme"]).is_file()
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["ledger"]
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["ledger", "detector"]
     assert project["project"]["scripts"] == {"scanseal": "ledger.cli.__main__:main"}
 
 
