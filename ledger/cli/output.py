@@ -91,8 +91,9 @@ def progress(what: str, total: int | None, *, quiet: bool) -> Iterator[Any]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def verdict_json(path: str, verdict: Verdict) -> dict[str, Any]:
-    """One image of `scanseal verify --json`; `schemas/verify.schema.json` describes it."""
+def verdict_json(path: str, verdict: Verdict, detector: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One image of `scanseal verify --json`, with the detector's opinion where it was asked; `verify.schema.json` describes
+    it."""
     lower, upper = verdict.sealed_between
     return {
         "path": path,
@@ -112,7 +113,7 @@ def verdict_json(path: str, verdict: Verdict) -> dict[str, Any]:
             {"frame": tile.frame, "x": tile.x, "y": tile.y, "width": tile.width, "height": tile.height}
             for tile in verdict.regions
         ],
-        "detector": {"assessment": "NOT_RUN"},
+        "detector": {"assessment": "NOT_RUN"} if detector is None else detector,
     }
 
 

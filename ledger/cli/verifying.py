@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from ledger.core.verdict import Token, Verdict, worst
 from ledger.wiring import assembly
 
 if TYPE_CHECKING:
+    from ledger.wiring.opinion import Opinions
     from ledger.wiring.verification import Result
 
 Paths = Annotated[
@@ -54,14 +56,19 @@ def verify(
     node_ca: NodeCaOption = None,
     json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only images that are not in order.")] = False,
+    detector: Annotated[
+        bool, typer.Option("--detector/--no-detector", help="Ask the detector for its opinion on images without any record.")
+    ] = True,
 ) -> None:
     """Say of each image whether its custody is proven.
 
-    In folders and archives, DICOM objects without pixels and other files are counted and left out.
+    In folders and archives, DICOM objects without pixels and other files are counted and left out. Of an image that is
+    UNREGISTERED the detector is asked for a statistical opinion, where it is installed; its opinion never changes the verdict.
 
     Exit codes: 0 AUTHENTIC or DERIVED, 1 ALTERED, MISMATCH, REVOKED or STRIPPED, 3 UNREGISTERED, 4 PENDING, 6 ledger out of
     reach,
-    7 unreadable, 9 DECLARED_SYNTHETIC, 2 usage. Of many images the worst decides (1 > 5 > 8 > 9 > 6 > 7 > 3 > 4 > 0).
+    7 unreadable, 8 UNREGISTERED and LIKELY_SYNTHETIC, 9 DECLARED_SYNTHETIC, 2 usage. Of many images the worst decides
+    (1 > 5 > 8 > 9 > 6 > 7 > 3 > 4 > 0).
 
     Example: [bold]scanseal verify study/ --bundle study.seal.json --trust trust.toml --offline[/bold]
     """
@@ -71,6 +78,7 @@ def verify(
     rows: list[dict[str, Any]] = []
     without_pixels = 0
     images = assembly.images(listed(paths))
+    second = SecondOpinion(detector)
     with ExitStack() as stack:
         verifier = stack.enter_context(
             assembly.verifier(site, trust, bundle or [], offline=offline, node=node, node_ca=node_ca)
@@ -82,13 +90,14 @@ def verify(
             if result.without_pixels:
                 without_pixels += 1
                 continue
+            result, opinion = second.on(result)
             decisive = worst(filter(None, (decisive, result.verdict)))
             counts[result.verdict.token] += 1
             as_of = min(filter(None, (as_of, result.verdict.as_of)), default=None)
             if json:
-                rows.append(verdict_json(result.path, result.verdict))
+                rows.append(verdict_json(result.path, result.verdict, opinion))
             elif not quiet or result.verdict.exit_code:
-                _show(result)
+                _show(result, opinion)
     if decisive is None:
         raise FixInput(f"no images there{left_out(images.skipped, without_pixels)}: name files or folders with DICOM images")
     if json:
@@ -104,7 +113,35 @@ def verify(
     raise typer.Exit(decisive.exit_code)
 
 
-def _show(result: Result) -> None:
+class SecondOpinion:
+    """The detector, asked for images without any record and for no other; loaded when the first of them comes."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._opinions: Opinions | None = None
+        self._missing: str | None = None
+
+    def on(self, result: Result) -> tuple[Result, dict[str, Any] | None]:
+        """The result, whose exit code says LIKELY_SYNTHETIC (its verdict stays the same), and the opinion as JSON."""
+        if not self._wanted or result.found is None or result.verdict.token is not Token.UNREGISTERED:
+            return result, None
+        from ledger.wiring.opinion import LIKELY_SYNTHETIC, NotInstalled, Opinions, not_asked
+
+        if self._opinions is None and self._missing is None:
+            try:
+                self._opinions = Opinions.load()
+            except NotInstalled as error:
+                self._missing = str(error)
+        if self._opinions is None:
+            return result, not_asked(self._missing or "")
+        opinion = self._opinions.of_dicom(result.path, result.found.read).as_json()
+        del opinion["path"], opinion["heatmap"]
+        if opinion["assessment"] == "LIKELY_SYNTHETIC":
+            result = replace(result, verdict=replace(result.verdict, exit_code=LIKELY_SYNTHETIC))
+        return result, opinion
+
+
+def _show(result: Result, opinion: dict[str, Any] | None = None) -> None:
     """Two or three lines an image: the verdict, by whom and when, and why where it is not in order."""
     verdict = result.verdict
     OUT.print(f"{styled(verdict.token)}{' ' * max(14 - len(verdict.token), 2)}{plain(result.path)}")
@@ -116,6 +153,9 @@ def _show(result: Result) -> None:
         OUT.print(f"              [dim]first on record between {moment(lower)} and {moment(upper)}, of unknown origin[/dim]")
     if verdict.token is not Token.AUTHENTIC:
         OUT.print("              " + plain("; ".join(verdict.reasons)))
+    if opinion is not None:
+        said = "; ".join(reason["text"] for reason in opinion["reasons"])
+        OUT.print(f"              detector: {opinion['assessment']}, a statistical opinion and no proof: {plain(said)}")
 
 
 def explain(
@@ -190,9 +230,9 @@ def inspect(
             OUT.print(f"frame {number}: {frame}")
 
 
-def left_out(skipped: int, without_pixels: int) -> str:
+def left_out(skipped: int, without_pixels: int, others: str = "no DICOM") -> str:
     """What was found and is no image, in brackets; empty when there was nothing."""
-    parts = [(without_pixels, "without pixels"), (skipped, "no DICOM")]
+    parts = [(without_pixels, "without pixels"), (skipped, others)]
     said = ", ".join(f"{number} {what}" for number, what in parts if number)
     return f" (left out: {said})" if said else ""
 

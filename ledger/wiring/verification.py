@@ -49,13 +49,14 @@ class Elsewhere(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """One verified image; `subject` is None where it could not be read. `without_pixels`: it is no image at all (a report, a
-    plan) and was found in a folder or an archive, so that NOT_CHECKED is no failure."""
+    """One verified image; `subject` and `found` are None where it could not be read. `without_pixels`: it is no image at all (a
+    report, a plan) and was found in a folder or an archive, so that NOT_CHECKED is no failure."""
 
     path: str
     verdict: Verdict
     subject: Subject | None
     without_pixels: bool = False
+    found: Found | None = None
 
 
 class Verifier:
@@ -110,7 +111,7 @@ class Verifier:
         for named, group in groups.items():
             verdicts |= zip(group, self._verdicts(*self._loaded(named), list(group.values())), strict=True)
         for place, (found, read) in enumerate(chunk):
-            yield Result(found.path, verdicts[place], read.subject) if isinstance(read, _Read) else read
+            yield Result(found.path, verdicts[place], read.subject, found=found) if isinstance(read, _Read) else read
 
     def _loaded(self, named: Sequence[str]) -> tuple[tuple[Bundle, ...], str | None]:
         """The bundles of these names, and what is wrong with one that cannot be used."""
