@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from detector.augment import grainier, recoded, route, scaled, smoother
 from detector.evidence import STRIDE
 from detector.fakes.made import Fake
+from detector.splits import Split, radiographs
 
 Grey = NDArray[np.uint8]
 Item = TypeVar("Item")
@@ -28,6 +30,7 @@ Simulation = Callable[[Grey, np.random.Generator], Grey]
 CROP: Final = 128
 BEFORE: Final = (150, 300)
 """Pixels a side of a crop before its way, which may halve it."""
+NATIVE: Final = 640
 SIMULATED: Final = 0.2
 """The share of pairs whose fake is simulated on the spot."""
 TAMPERED: Final = 0.7
@@ -42,6 +45,18 @@ class Batch:
     images: NDArray[np.uint8]
     targets: NDArray[np.float32]
     whole: NDArray[np.bool_]
+
+
+def real_images(
+    data: Path, splits: Sequence[Split], source: str | None = None, *, side: int = NATIVE
+) -> dict[str, tuple[str, Grey]]:
+    """Patient -> source and pixels of the shared radiographs; of those in full size the middle `side` pixels, at most."""
+    found = {}
+    for radiograph in radiographs(splits, source=source):
+        pixels = radiograph.pixels(data)
+        top, left = (max(0, length - side) // 2 for length in pixels.shape)
+        found[radiograph.patient] = (radiograph.source, pixels[top : top + side, left : left + side])
+    return found
 
 
 class Material:
