@@ -39,12 +39,7 @@ def calibrate(learnt: Sequence[Trial], held_out: Sequence[Trial], *, version: st
     sources = sorted({trial.source for trial in held_out if trial.family is None})
     for source in sources:
         for _, size in SIZES:
-            reals = [
-                trial for trial in held_out if trial.family is None and (trial.source, trial.evidence.size) == (source, size)
-            ]
-            known = [
-                trial for trial in learnt if trial.family is None and (trial.source, trial.evidence.size) == (source, size)
-            ]
+            reals, known = (_reals(trials, source, size) for trials in (held_out, learnt))
             if min(len(reals), len(known)) < _FEWEST:
                 raise ValueError(f"{len(reals)} held-out and {len(known)} other real images of {source} are {size}: too few")
             table = np.stack([_parts(trial, middle, spread, texture_weights) for trial in reals])

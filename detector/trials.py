@@ -94,8 +94,8 @@ SIZES: Final[Mapping[str, Callable[[Grey], Grey]]] = {
 def look(
     subjects: Iterable[Subject], conditions: Mapping[str, Callable[[Grey], Grey]], logits: Logits, *, vary: bool = False
 ) -> Iterator[Trial]:
-    """A trial for each subject under each condition, but where it is then too small. vary: half of the images, chosen by patient
-    and condition, go through JPEG (quality 60 to 95) after it."""
+    """A trial for each subject under each condition, but where it is then too small. vary: half of the images, by patient and
+    condition, go through JPEG (quality 60 to 95) after it."""
     for number, subject in enumerate(subjects):
         for name, change in conditions.items():
             image = change(subject.pixels)
