@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.fakes.made import Fake, FakeFolder, Family
+from detector.fakes.tampering import NowhereToTamper
 
 Grey = NDArray[np.uint8]
 Real = tuple[str, Grey]
@@ -47,14 +48,17 @@ class Invented:
 
 @dataclass(frozen=True)
 class Tampered:
-    """Somebody who changes a place of an image with a re-maker's help."""
+    """Somebody who changes a place of an image with a re-maker's help, where there is such a place."""
 
     generator: str
     tamper: Callable[[Grey, np.random.Generator], tuple[Grey, NDArray[np.bool_]]]
 
     def fakes(self, images: Mapping[str, Real], count: int, rng: np.random.Generator) -> Iterator[Fake]:
         for patient, source, pixels in _chosen(images, count, rng):
-            changed, mask = self.tamper(pixels, rng)
+            try:
+                changed, mask = self.tamper(pixels, rng)
+            except NowhereToTamper:
+                continue
             yield Fake(changed, "tampering", self.generator, source, patient, mask)
 
 

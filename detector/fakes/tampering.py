@@ -30,7 +30,7 @@ class NowhereToTamper(ValueError):
     """The image has no place with anatomy that is large enough."""
 
 
-def tamper(image: Grey, remaker: Callable[[Grey], Grey], rng: np.random.Generator) -> tuple[Grey, Mask]:
+def tamper(image: Grey, rng: np.random.Generator, *, remaker: Callable[[Grey], Grey]) -> tuple[Grey, Mask]:
     """The changed image (H, W) and the mask of what was changed: where the blend weighs more than a half.
 
     Raises NowhereToTamper.
