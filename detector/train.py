@@ -92,7 +92,7 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         right.append(float(((logits.mean((1, 2, 3)) > 0) == (targets.mean((1, 2, 3)) > 0.5))[whole].float().mean()))
         if (step + 1) % 50 == 0:
             _log(folder / f"{name}.csv", step + 1, float(np.mean(losses)), float(np.mean(right)))
