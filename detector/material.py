@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector.augment import grainier, recoded, route, scaled, smoother
+from detector.augment import grainier, recoded, route, scaled, smoother, to_grey
 from detector.evidence import STRIDE
 from detector.fakes.made import Fake
 from detector.splits import Split, radiographs
@@ -33,6 +33,8 @@ BEFORE: Final = (150, 300)
 NATIVE: Final = 640
 SIMULATED: Final = 0.2
 """The share of pairs whose fake is simulated on the spot."""
+WEAKENED: Final = 0.4
+"""The share of aligned fakes that are mixed with their originals: better generators leave less of a trace."""
 TAMPERED: Final = 0.7
 """The share of crops of tampered images that have the tampered place in them."""
 
@@ -117,7 +119,11 @@ class Material:
             centre = (int(rows[chosen]), int(columns[chosen]))
         fake_crop, rows_columns = _window(fake.pixels, centre, rng)
         mask = np.ones(fake_crop.shape, np.bool_) if fake.mask is None else fake.mask[rows_columns]
-        return real[rows_columns], fake_crop, mask
+        real_crop = real[rows_columns]
+        if rng.random() < WEAKENED:
+            share = float(rng.uniform(0.2, 0.9))
+            fake_crop = to_grey(share * fake_crop.astype(np.float32) + (1 - share) * real_crop)
+        return real_crop, fake_crop, mask
 
 
 def _any(items: Sequence[Item], rng: np.random.Generator) -> Item:

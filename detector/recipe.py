@@ -29,7 +29,7 @@ SLOW: Final = ("esrgan-medium-2", "realesrgan-x4plus", "realesrgan-x4plus-anime"
 """Several seconds an image: half as many of them."""
 TEXTURES: Final = {"texture-512-weak": 0.1, "texture-512-strong": 0.25}
 """How much noise the diffusion model of textures takes away again."""
-TAMPERERS: Final = ("nearest-f8-adv", "shuffle-f8-adv", "bilinear-f8-vq-adv", "taef2", "esrgan-slim-4", "texture-512-strong")
+TAMPERERS: Final = ("nearest-f8-adv", "shuffle-f8-adv", "t2-f4", "taef2", "esrgan-slim-4", "texture-512-strong")
 """Whose texture goes into tampered places."""
 
 
@@ -44,7 +44,7 @@ class Amounts:
     fakes: Mapping[Split, int]
 
 
-FULL: Final = Amounts(700, 4000, 4000, 12_000, {"train": 100, "calibrate": 50, "test": 50})
+FULL: Final = Amounts(1200, 4000, 4000, 12_000, {"train": 100, "calibrate": 50, "test": 50})
 """About three hours on two cores."""
 SMALL: Final = Amounts(3, 5, 3, 6, {"train": 2, "calibrate": 2, "test": 2})
 """That every stage runs: the weights know nothing."""

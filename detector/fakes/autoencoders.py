@@ -2,9 +2,9 @@
 decoder's traces differ.
 
 The bank varies what a decoder can differ in: its up-sampling (transposed convolutions of three kinds, pixel shuffle, nearest,
-bilinear), the factor of reduction, a continuous or a quantised latent (VQ), and its loss. Most of the bank learns against a
-patch discriminator and half gets noise as an input: its texture is as grainy as life or grainier, where a plain loss gives
-images smoother than life.
+bilinear), the factor of reduction, a continuous or a quantised latent (VQ), noise as an input, and its loss. Modern decoders
+lose little: so most of the bank has a wide latent, and what it makes is as grainy as life. Some of it learns against a patch
+discriminator. An autoencoder that learnt nothing is refused (`NotLearnt`): its fakes would teach that fakes are flat.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ Progress = Callable[[int, int], None]
 CROP = 128
 BATCH = 8
 CHECKPOINT_EVERY = 250
+_RATE = 1e-3
+_ENOUGH = 200
+"""Steps from which an autoencoder is expected to have learnt."""
+_ADVERSARIAL = 0.004
+_PENALTY = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,21 @@ class Design:
 
 
 BANK = (
-    Design("t4-f8", "t4", 8, adversarial=False),
-    Design("nearest-f8-adv", "nearest", 8, adversarial=True, noisy=True),
-    Design("shuffle-f8-adv", "shuffle", 8, adversarial=True),
-    Design("bilinear-f8-vq-adv", "bilinear", 8, adversarial=True, quantised=True, noisy=True),
-    Design("t3-f4-adv", "t3", 4, adversarial=True, latent=4),
-    Design("nearest-f4-vq", "nearest", 4, adversarial=False, quantised=True, latent=8),
-    Design("t2-f8-adv", "t2", 8, adversarial=True, noisy=True, latent=8),
-    Design("nearest-f16-adv", "nearest", 16, adversarial=True, latent=32, noisy=True),
+    Design("t4-f8", "t4", 8, adversarial=False, latent=48),
+    Design("nearest-f8", "nearest", 8, adversarial=False, noisy=True, latent=48),
+    Design("shuffle-f8-adv", "shuffle", 8, adversarial=True, latent=32),
+    Design("nearest-f8-adv", "nearest", 8, adversarial=True, latent=24),
+    Design("t3-f4-adv", "t3", 4, adversarial=True, noisy=True, latent=8),
+    Design("bilinear-f4-vq-adv", "bilinear", 4, adversarial=True, quantised=True, latent=8),
+    Design("t2-f4", "t2", 4, adversarial=False, latent=12),
+    Design("shuffle-f2", "shuffle", 2, adversarial=False, latent=3),
 )
+WORST = 8.0
+"""Grey levels, the mean error on the images it learnt from, beyond which an autoencoder has not learnt."""
+
+
+class NotLearnt(Exception):
+    """The autoencoder does not give back what it is given: train it with another seed, or for more steps."""
 
 
 class Noise(nn.Module):
@@ -125,6 +136,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, design: Design) -> None:
         super().__init__()
+        self.name = design.name
         halvings = design.factor.bit_length() - 1
         widths = [min(design.width * 2**level, 96) for level in range(halvings + 1)]
         encoder: list[nn.Module] = [nn.Conv2d(1, widths[0], 3, padding=1)]
@@ -151,12 +163,18 @@ class Autoencoder(nn.Module):
 
 
 def _discriminator() -> nn.Module:
-    """Judges patches of some 20 pixels (PatchGAN, arXiv 1611.07004), without normalisation, spectrally bounded."""
-    bound = nn.utils.parametrizations.spectral_norm
+    """Judges patches of some 20 pixels (PatchGAN, arXiv 1611.07004)."""
     layers: list[nn.Module] = []
     for inner, outer, stride in ((1, 24, 1), (24, 48, 2), (48, 64, 2), (64, 64, 1)):
-        layers += [bound(nn.Conv2d(inner, outer, 4 if stride == 2 else 3, stride, 1)), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, bound(nn.Conv2d(64, 1, 3, padding=1)))
+        layers += [nn.Conv2d(inner, outer, 4 if stride == 2 else 3, stride, 1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(64, 1, 3, padding=1))
+
+
+def _penalty(judge: nn.Module, real: Tensor) -> Tensor:
+    """How steep the discriminator is at real crops (R1, arXiv 1801.04406)."""
+    seen = real.clone().requires_grad_(True)
+    slope: Tensor = torch.autograd.grad(judge(seen).mean((1, 2, 3)).sum(), seen, create_graph=True)[0]
+    return _PENALTY * slope.square().sum((1, 2, 3)).mean()
 
 
 def _edges(x: Tensor) -> Tensor:
@@ -179,8 +197,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network, judge = Autoencoder(design), _discriminator()
-    optimiser = torch.optim.AdamW(network.parameters(), 2e-3, betas=(0.8, 0.99), weight_decay=1e-4)
-    critic = torch.optim.AdamW(judge.parameters(), 4e-4, betas=(0.5, 0.99))
+    optimiser = torch.optim.AdamW(network.parameters(), _RATE, betas=(0.8, 0.99), weight_decay=1e-4)
+    critic = torch.optim.AdamW(judge.parameters(), 5e-4, betas=(0.5, 0.99))
     for part in (network, judge):
         part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts: dict[str, Any] = {"network": network, "judge": judge, "optimiser": optimiser, "critic": critic}
@@ -196,7 +214,7 @@ def train(
         rng = np.random.default_rng((seed, step))
         torch.manual_seed(seed * 1_000_003 + step)
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 50) * (1 - 0.95 * step / steps)
+            group["lr"] = _RATE * min(1.0, (step + 1) / 100) * (1 - 0.95 * step / steps)
         crops = np.stack([_crop(images, rng) for _ in range(BATCH)])[:, None]
         real = (torch.from_numpy(crops).float() / 255).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
@@ -206,7 +224,7 @@ def train(
             if network.quantiser is not None:
                 loss = loss + network.quantiser.loss
             if design.adversarial and step > steps // 4:
-                loss = loss - 0.02 * judge(made).float().mean()
+                loss = loss + _ADVERSARIAL * functional.softplus(-judge(made).float()).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -214,16 +232,30 @@ def train(
         if design.adversarial and step > steps // 5:
             with torch.autocast("cpu", torch.bfloat16):
                 told = judge(torch.cat([real, made.detach()])).float()
-                hinge = functional.relu(1 - told[:BATCH]).mean() + functional.relu(1 + told[BATCH:]).mean()
+            cost = functional.softplus(-told[:BATCH]).mean() + functional.softplus(told[BATCH:]).mean()
+            if step % 8 == 0:
+                cost = cost + 8 * _penalty(judge, real)
             critic.zero_grad()
-            hinge.backward()  # type: ignore[no-untyped-call]
+            cost.backward()  # type: ignore[no-untyped-call]
             critic.step()
         if (step + 1) % CHECKPOINT_EVERY == 0:
             _save(checkpoint, {name: part.state_dict() for name, part in parts.items()} | {"step": step + 1})
         progress(step + 1, steps)
+    if steps >= _ENOUGH:
+        _check(network.eval(), images)
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, weights)
     checkpoint.unlink(missing_ok=True)
     return weights
+
+
+def _check(network: Autoencoder, images: Sequence[NDArray[np.uint8]]) -> None:
+    errors = []
+    for image in images[:: max(1, len(images) // 8)]:
+        real = torch.from_numpy(image[:256, :256]).float()[None, None] / 255
+        with torch.inference_mode():
+            errors.append(255 * float((network(real).clamp(0, 1) - real).abs().mean()))
+    if np.mean(errors) > WORST:
+        raise NotLearnt(f"{network.name} gives images back with a mean error of {np.mean(errors):.0f} grey levels")
 
 
 def _save(path: Path, state: dict[str, object]) -> None:

@@ -179,19 +179,19 @@ class Sampler:
         """count images (side, side) uint8 from noise; of a model that is trained up to pure noise."""
         for number in range(count):
             noise = torch.randn(1, 1, self._side, self._side, generator=_random(seed, number))
-            yield _grey(self._walked(noise, torch.linspace(1, 0, steps + 1)))
+            yield _grey(self._walked(noise, _levels(1, steps)))
 
     def fakes(self, source: str, count: int, seed: int) -> Iterator[Fake]:
         """The same as fakes; source: what the model was trained on."""
         for pixels in self.make(count, seed):
             yield Fake(pixels, "diffusion", self.name, source)
 
-    def remake(self, image: NDArray[np.uint8], strength: float, seed: int, steps: int = 6) -> NDArray[np.uint8]:
+    def remake(self, image: NDArray[np.uint8], strength: float, seed: int, steps: int = 10) -> NDArray[np.uint8]:
         """(H, W) uint8 to the same shape: noise up to level `strength`, 0..1 and at most the trained one, and back."""
         return self.repaint(image, np.ones(image.shape, np.bool_), strength, seed, steps)
 
     def repaint(
-        self, image: NDArray[np.uint8], mask: NDArray[np.bool_], strength: float, seed: int, steps: int = 6
+        self, image: NDArray[np.uint8], mask: NDArray[np.bool_], strength: float, seed: int, steps: int = 10
     ) -> NDArray[np.uint8]:
         """The image re-made where `mask` (H, W) is set, and as it was elsewhere."""
         if not 0 < strength <= self._highest:
@@ -201,7 +201,7 @@ class Sampler:
         x = torch.from_numpy(np.pad(image, padding, mode="reflect")).float()[None, None] / 127.5 - 1
         inside = torch.from_numpy(np.pad(mask, padding, mode="reflect"))[None, None]
         noise = torch.randn(x.shape, generator=_random(seed, 0))
-        levels = torch.linspace(strength, 0, steps + 1)
+        levels = _levels(strength, steps)
         made = self._walked(_mixed(x, noise, levels[:1]), levels, None if bool(inside.all()) else (x, noise, inside))
         found = _grey(made)[:height, :width]
         return np.where(mask, found, image)
@@ -217,6 +217,11 @@ class Sampler:
                 if kept is not None:
                     noisy = torch.where(kept[2], noisy, _mixed(kept[0], kept[1], following))
         return noisy
+
+
+def _levels(first: float, steps: int) -> Tensor:
+    """Noise levels down to none, the lower the closer: what the last step can't tell from noise it smooths, so it is small."""
+    return first * torch.linspace(1, 0, steps + 1).square()
 
 
 def _random(seed: int, number: int) -> torch.Generator:
