@@ -15,7 +15,7 @@ from detector.fakes import autoencoders, diffusion, gans
 from detector.fakes.flux import TinyFlux
 from detector.fakes.made import FakeFolder, Family
 from detector.fakes.making import Invented, Maker, Progress, Remade, Tampered, make
-from detector.fakes.superresolution import REALESRGAN, UPSCALERJS, Restorer
+from detector.fakes.superresolution import NETWORKS, Restorer
 from detector.fakes.tampering import tamper
 from detector.material import real_images
 from detector.splits import SPLITS, Split
@@ -25,8 +25,8 @@ Remaker = Callable[[Grey], Grey]
 
 BOTH: Final = "both"
 """The source of what has no parent: its generator learnt from all."""
-SLOW: Final = ("esrgan-medium-2", "realesrgan-x4plus", "realesrgan-x4plus-anime")
-"""Several seconds an image: half as many of them."""
+SLOW: Final = ("esrgan-medium-2", "esrgan-medium-3", "esrgan-thick-3", "esrgan-thick-4", "realesrgan-x4plus")
+"""Several seconds an image: a quarter as many of them. Of the other networks for super-resolution half as many."""
 TEXTURES: Final = {"texture-512-weak": 0.1, "texture-512-strong": 0.25}
 """How much noise the diffusion model of textures takes away again."""
 TAMPERERS: Final = ("nearest-f8-adv", "shuffle-f8-adv", "t2-f4", "taef2", "esrgan-slim-4", "texture-512-strong")
@@ -92,7 +92,7 @@ def generators() -> tuple[str, ...]:
     """The names of all that fakes are made by."""
     coders = tuple(design.name for design in autoencoders.BANK)
     inventors = (*(design.name for design in gans.BANK), "whole-128")
-    return (*coders, "taef2", *REALESRGAN, *UPSCALERJS, *TEXTURES, *inventors, *(f"tampered-{name}" for name in TAMPERERS))
+    return (*coders, "taef2", *NETWORKS, *TEXTURES, *inventors, *(f"tampered-{name}" for name in TAMPERERS))
 
 
 def maker(kitchen: Kitchen, name: str) -> Maker:
@@ -105,7 +105,7 @@ def maker(kitchen: Kitchen, name: str) -> Maker:
             return Invented(name, partial(gans.Inventor(design, weights / f"{name}.safetensors").fakes, BOTH))
     if name == "whole-128":
         return Invented(name, partial(diffusion.Sampler(diffusion.BANK[0], weights / f"{name}.safetensors").fakes, BOTH))
-    restored = name in REALESRGAN or name in UPSCALERJS
+    restored = name in NETWORKS
     family: Family = "superresolution" if restored else "diffusion" if name in TEXTURES else "autoencoder"
     return Remade(family, name, _remaker(kitchen, name))
 
@@ -114,7 +114,7 @@ def _remaker(kitchen: Kitchen, name: str) -> Remaker:
     weights = kitchen.folder / "generators"
     if name == "taef2":
         return TinyFlux(kitchen.data)
-    if name in REALESRGAN or name in UPSCALERJS:
+    if name in NETWORKS:
         return Restorer(name, kitchen.modules)
     if name in TEXTURES:
         sampler = diffusion.Sampler(diffusion.BANK[1], weights / "texture-512.safetensors")
@@ -132,8 +132,8 @@ def make_fakes(kitchen: Kitchen, name: str, progress: Progress) -> None:
     for split in wanted:
         count = kitchen.amounts.fakes[split]
         images = real_images(kitchen.data, [split])
-        few = max(2, count // 2) if name in SLOW else count
-        make(chosen, images, kitchen.fakes(name, split), count=few, seed=kitchen.seed, progress=progress)
+        share = 4 if name in SLOW else 2 if name in NETWORKS else 1
+        make(chosen, images, kitchen.fakes(name, split), count=max(2, count // share), seed=kitchen.seed, progress=progress)
 
 
 def all_fakes(kitchen: Kitchen, split: Split) -> Iterator[FakeFolder]:
