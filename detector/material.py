@@ -65,15 +65,15 @@ class Material:
     """Pairs, drawn by seed and step: the same batch for the same numbers."""
 
     def __init__(self, reals: Mapping[str, Grey], fakes: Sequence[Fake], simulations: Sequence[Simulation] = ()) -> None:
-        """reals: patient -> (H, W) uint8. Each fake's parent has to be among them. Raises ValueError without fakes or reals."""
-        if not reals or not (fakes or simulations):
-            raise ValueError("there is nothing to learn from: neither real images nor fakes may be missing")
+        """reals: patient -> (H, W) uint8. Fakes of other parents are left out. Raises ValueError if nothing is left."""
         self._reals, self._simulations = reals, tuple(simulations)
         self._patients = sorted(reals)
         self._families: dict[str, dict[str, list[Fake]]] = {}
         for fake in fakes:
             if fake.parent is None or fake.parent in reals:
                 self._families.setdefault(fake.family, {}).setdefault(fake.generator, []).append(fake)
+        if not reals or not (self._families or simulations):
+            raise ValueError("there is nothing to learn from: neither real images nor fakes of them may be missing")
 
     def batch(self, seed: int, step: int, pairs: int) -> Batch:
         """`pairs` real crops, each before the fake it is paired with."""
