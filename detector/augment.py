@@ -122,3 +122,25 @@ def smoother(image: Grey, rng: np.random.Generator) -> Grey:
         return np.asarray(ndimage.median_filter(image, 3))
     taken, threshold = residual(image), float(rng.uniform(0.5, 3.0))
     return to_grey(image - np.sign(taken) * np.minimum(np.abs(taken), threshold))
+
+
+def sharpness(image: Grey) -> float:
+    """The variance of the Laplacian: how much fine texture there is, of whatever origin."""
+    return float(np.var(ndimage.laplace(image.astype(np.float32))))
+
+
+def as_sharp(image: Grey, wanted: float, other: Grey) -> Grey:
+    """The image with about the `wanted` sharpness: with the grain of `other` (of its shape) added, or smoothed."""
+    values, now = image.astype(np.float32), sharpness(image)
+    if now < wanted:
+        grain = np.clip(residual(np.rot90(other, 2)), -20, 20)
+        strength = np.sqrt((wanted - now) / (float(np.var(ndimage.laplace(grain))) + 1e-6))
+        return to_grey(values + min(float(strength), 3.0) * grain)
+    low, high = 0.0, 2.0
+    for _ in range(5):
+        sigma = (low + high) / 2
+        if float(np.var(ndimage.laplace(ndimage.gaussian_filter(values, sigma)))) > wanted:
+            low = sigma
+        else:
+            high = sigma
+    return to_grey(ndimage.gaussian_filter(values, (low + high) / 2))

@@ -1,9 +1,9 @@
 """What the network learns from: crops of real radiographs and of fakes, in pairs that differ in the maker's traces alone.
 
 A fake that was derived from a real image is paired with the same place of it; one made from noise with a real image of its
-source, brought to its size. Both go the same way from maker to reader (`augment.route`). Before that, each on its own may have
-been compressed, smoothed or given grain: neither may tell them apart. Fakes differ in kind more than in number: each kind is
-drawn as often, and each generator of a kind.
+source, brought to its size. Both go the same way from maker to reader (`augment.route`). Before that, each on its own may
+have been compressed, smoothed or given grain, and many pairs are made equally sharp: none of that may tell them apart. Fakes
+differ in kind more than in number: each kind is drawn as often, and each generator of a kind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector.augment import grainier, recoded, route, scaled, smoother, to_grey
+from detector.augment import as_sharp, grainier, recoded, route, scaled, sharpness, smoother, to_grey
 from detector.evidence import STRIDE
 from detector.fakes.made import Fake
 from detector.splits import Split, radiographs
@@ -35,6 +35,8 @@ SIMULATED: Final = 0.2
 """The share of pairs whose fake is simulated on the spot."""
 WEAKENED: Final = 0.4
 """The share of aligned fakes that are mixed with their originals: better generators leave less of a trace."""
+MATCHED: Final = 0.6
+"""The share of pairs that are made equally sharp: sharpness must say nothing."""
 TAMPERED: Final = 0.7
 """The share of crops of tampered images that have the tampered place in them."""
 
@@ -83,8 +85,13 @@ class Material:
             real, fake, mask = self._pair(rng)
             other = self._reals[_any(self._patients, rng)]
             way, place, turns = route(rng), rng.random(2), int(rng.integers(4))
-            for image, made in ((real, None), (fake, mask)):
-                seen = way(_lived(image, other, rng))
+            lived = [_lived(image, other, rng) for image in (real, fake)]
+            if rng.random() < MATCHED and min(other.shape) >= max(real.shape):
+                # One of them is brought to the sharpness of the other.
+                which = int(rng.integers(2))
+                lived[which] = as_sharp(lived[which], sharpness(lived[1 - which]), _window_of(other, lived[which].shape, rng))
+            for image, made in zip(lived, (None, mask), strict=True):
+                seen = way(image)
                 crop = np.rot90(_cut(seen, place), turns)
                 images.append(crop)
                 if made is None:

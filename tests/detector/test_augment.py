@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detector.augment import grainier, recoded, residual, route, scaled, smoother
+from detector.augment import as_sharp, grainier, recoded, residual, route, scaled, sharpness, smoother
 
 
 def test_a_route_is_the_same_for_whatever_goes_along_it(chests):
@@ -39,3 +39,14 @@ def test_codecs_lose_what_their_quality_says(chests, kind, worse, better):
 
 def test_scaling_gives_the_size(chests):
     assert scaled(chests[0][:100, :200], 0.5).shape == (50, 100)
+
+
+def test_two_images_are_made_equally_sharp(chests):
+    sharp, soft, other = (
+        chests[0][100:300, 100:300],
+        scaled(scaled(chests[1][100:300, 100:300], 0.5), 2),
+        chests[3][100:300, 100:300],
+    )
+    assert sharpness(sharp) > 2 * sharpness(soft)
+    assert sharpness(as_sharp(soft, sharpness(sharp), other)) == pytest.approx(sharpness(sharp), rel=0.6)
+    assert sharpness(as_sharp(sharp, sharpness(soft), other)) == pytest.approx(sharpness(soft), rel=0.6)

@@ -24,6 +24,7 @@ def plain(monkeypatch):
     monkeypatch.setattr(material, "route", lambda rng: lambda image: image)
     monkeypatch.setattr(material, "_lived", lambda image, other, rng: image)
     monkeypatch.setattr(material, "WEAKENED", 0)
+    monkeypatch.setattr(material, "MATCHED", 0)
 
 
 def test_a_pair_is_one_place_before_and_after(reals, monkeypatch):
