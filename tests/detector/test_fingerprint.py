@@ -54,8 +54,7 @@ def test_an_image_of_the_device_has_its_pattern_and_one_of_another_has_not(enrol
 
 def test_the_same_patients_on_another_device_do_not_have_the_pattern(enrolled: Fingerprint) -> None:
     """What the pattern is estimated from is anatomy above all: none of it may stay."""
-    for foreign in images(OTHER, 0, 6):
-        assert compare(enrolled, foreign).word == "no match"
+    assert "match" not in [compare(enrolled, foreign).word for foreign in images(OTHER, 0, 12)]
 
 
 def test_a_grid_and_a_letter_that_all_images_have_are_no_fingerprint() -> None:
@@ -234,8 +233,9 @@ def test_a_file_that_holds_no_fingerprint_is_refused(enrolled: Fingerprint, tmp_
 
 
 def test_a_residual_is_noise_and_not_structure() -> None:
+    """The same patient twice, with other noise: what both residuals have in common is the patient."""
     scene = chest(SHAPE, 1)
-    assert (
-        residual(scene / np.float32(np.median(scene))).std()
-        < 0.1 * residual((noisy := PANEL.image(scene, 1).astype(np.float32)) / np.float32(np.median(noisy))).std()
-    )
+    signals = [panel.image(scene, 1) / np.float32(800) for panel in (PANEL, OTHER)]
+    common = np.corrcoef(*(residual(signal.astype(np.float32)).ravel() for signal in signals))[0, 1]
+    assert common < 0.25
+    assert np.corrcoef(*(signal.ravel() for signal in signals))[0, 1] > 0.99
