@@ -139,7 +139,7 @@ def as_sharp(image: Grey, wanted: float, other: Grey) -> Grey:
     low, high = 0.0, 2.0
     for _ in range(5):
         sigma = (low + high) / 2
-        if float(np.var(ndimage.laplace(ndimage.gaussian_filter(values, sigma)))) > wanted:
+        if sharpness(to_grey(ndimage.gaussian_filter(values, sigma))) > wanted:
             low = sigma
         else:
             high = sigma
