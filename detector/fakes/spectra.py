@@ -2,8 +2,10 @@
 bank of trained decoders has.
 
 `lattice` adds a pattern that repeats every 2, 4 or 8 pixels and is as strong as the texture it lies on. `resampled` takes the
-fine texture from a reduced image that is brought back by a random kernel, as a transposed convolution does, and gives it grain
-again. `flattened` changes how the spectrum falls in its upper half, either way. All take (H, W) uint8 and give the same shape.
+fine texture from a reduced image that is brought back by a random kernel, as a transposed convolution does, and from noise that
+is enlarged by 2, 4 or 8 in steps of 2, as a decoder makes its texture. These are signs of a generator. `flattened` changes how
+the spectrum falls in its upper half, either way; `grain` adds noise with a sensor's spectrum or a wrong one. These are no sign:
+denoisers, sharpeners and detectors do the same to real images. All take (H, W) uint8 and give the same shape.
 """
 
 from __future__ import annotations
@@ -38,32 +40,42 @@ def lattice(image: Grey, rng: np.random.Generator) -> Grey:
 
 
 def resampled(image: Grey, rng: np.random.Generator) -> Grey:
-    """What a reduction by 2 or 4 takes away, replaced by what a random kernel makes of the reduced image and of noise."""
-    factor = int(rng.choice((2, 4)))
+    """What a reduction by 2 or 4 takes away, replaced by what random kernels make of the reduced image and of noise."""
+    factor = int(rng.choice((2, 2, 4)))
     height, width = (-(-side // factor) * factor for side in image.shape)
     values = np.pad(image.astype(np.float32), ((0, height - image.shape[0]), (0, width - image.shape[1])), mode="edge")
     small = values.reshape(height // factor, factor, width // factor, factor).mean((1, 3))
-    fine = residual(image)
-    noise = rng.normal(0, 1, small.shape).astype(np.float32)
-    kernel = _kernel(factor, rng)
-    made = _enlarged(small, factor, kernel)
-    grain = _enlarged(noise, factor, _kernel(factor, rng, even=False))
-    grain /= grain.std() + 1e-6
-    grain = grain[: image.shape[0], : image.shape[1]]
-    strength = ndimage.uniform_filter(np.abs(fine), 9)
-    amount = float(rng.uniform(0.3, 1.6))
-    return to_grey(made[: image.shape[0], : image.shape[1]] + amount * strength * grain)
+    made = _enlarged(small, factor, _kernel(factor, rng, uneven=0.1))[: image.shape[0], : image.shape[1]]
+    strength = ndimage.uniform_filter(np.abs(residual(image)), 9)
+    amount = float(rng.uniform(0.4, 1.5))
+    return to_grey(made + amount * strength * _texture(image.shape, int(rng.choice((factor, 8))), rng))
 
 
-def _kernel(factor: int, rng: np.random.Generator, *, even: bool = True) -> Values:
-    """A bump of twice the factor, with ten percent of chance; even: each phase sums to nearly one, as in a trained decoder."""
-    side = 2 * factor
-    place = np.abs(np.arange(side) - (side - 1) / 2) / factor
-    bump = np.clip(1 - place, 0, 1)
-    kernel = bump[:, None] * bump * (1 + (0.1 if even else 0.6) * rng.normal(0, 1, (side, side)))
-    if even:
+def _texture(shape: tuple[int, ...], factor: int, rng: np.random.Generator) -> Values:
+    """Noise that was enlarged by 2 again and again, cut off as a ReLU does, and given new noise; without what is coarser than
+    some 10 pixels, and with a standard deviation of 1 in what is finer than some 5."""
+    texture = rng.normal(0, 1, [-(-side // factor) for side in shape]).astype(np.float32)
+    fresh = float(rng.uniform(0.0, 0.7))
+    while factor > 1:
+        texture = _enlarged(texture, 2, _kernel(2, rng, uneven=0.6))
+        factor //= 2
+        if factor > 1:
+            texture = np.maximum(texture, 0.3 * texture) / (texture.std() + 1e-6)
+            texture = texture - texture.mean() + fresh * rng.normal(0, 1, texture.shape).astype(np.float32)
+    texture = texture[: shape[0], : shape[1]]
+    texture = texture - ndimage.gaussian_filter(texture, 3.0)
+    return np.asarray(texture / ((texture - ndimage.gaussian_filter(texture, 1.5)).std() + 1e-6), np.float32)
+
+
+def _kernel(factor: int, rng: np.random.Generator, *, uneven: float) -> Values:
+    """A bump of twice the factor or a box as wide as it, its values uneven by this share. If that is small, each phase sums to
+    nearly one, as in a trained decoder."""
+    place = np.abs(np.arange(2 * factor) - (2 * factor - 1) / 2) / factor
+    profile = (place < 0.5).astype(np.float32) if rng.random() < 0.4 else np.clip(1 - place, 0, 1)
+    kernel = profile[:, None] * profile * (1 + uneven * rng.normal(0, 1, (2 * factor, 2 * factor)))
+    if uneven < 0.2:
         phases = kernel.reshape(2, factor, 2, factor).sum((0, 2), keepdims=True)
-        kernel = kernel / np.broadcast_to(phases, (2, factor, 2, factor)).reshape(side, side) ** float(rng.uniform(0.97, 1.0))
+        kernel = kernel / np.broadcast_to(phases, (2, factor, 2, factor)).reshape(kernel.shape) ** float(rng.uniform(0.97, 1.0))
     return np.asarray(kernel, np.float32)
 
 
@@ -88,5 +100,34 @@ def flattened(image: Grey, rng: np.random.Generator) -> Grey:
     return to_grey(found)
 
 
-SIMULATIONS: Final[tuple[Callable[[Grey, np.random.Generator], Grey], ...]] = (lattice, resampled)
-"""Those that only a generator leaves. A flattened spectrum is what any denoiser or sharpener leaves, too: see `augment`."""
+def grain(image: Grey, rng: np.random.Generator) -> Grey:
+    """With noise added, about as strong as its own fine texture.
+
+    In half of all cases that of its own sensor: the spectrum of its residual with other phases, as strong at each brightness as
+    the residual is there. Otherwise white or blue noise, equally strong all over or growing with the root of the brightness.
+    """
+    fine = residual(image)
+    fine = np.clip(fine, *np.percentile(fine, (1, 99)))
+    noise = rng.normal(0, 1, image.shape).astype(np.float32)
+    kind = rng.random()
+    if kind < 0.5:
+        spectrum = np.abs(np.fft.rfft2(fine)) * np.exp(1j * np.angle(np.fft.rfft2(noise)))
+        noise = np.fft.irfft2(spectrum, image.shape).astype(np.float32)
+        edges = np.quantile(image, np.linspace(0, 1, 9))
+        levels = (edges[1:] + edges[:-1]) / 2
+        bins = np.clip(np.searchsorted(edges, image) - 1, 0, 7)
+        spreads = np.array([fine[bins == one].std() if (bins == one).any() else fine.std() for one in range(8)])
+        strength = np.interp(image, levels, spreads)
+    else:
+        noise = noise - ndimage.gaussian_filter(noise, float(rng.uniform(0.6, 1.5))) if kind < 0.75 else noise
+        signal_dependent = rng.random() < 0.5
+        strength = (fine.std() + 0.3) * (np.sqrt(0.25 + image / 128.0) if signal_dependent else np.ones(image.shape))
+    return to_grey(image + float(rng.uniform(0.4, 1.4)) * strength * noise / (noise.std() + 1e-6))
+
+
+Simulation = Callable[[Grey, np.random.Generator], Grey]
+
+SIMULATIONS: Final[tuple[Simulation, ...]] = (lattice, resampled)
+"""Those that only a generator leaves: what they give may be called made."""
+ALTERATIONS: Final[tuple[Simulation, ...]] = (flattened, grain)
+"""Those that real images have, too: for either class, and never a reason to call an image made."""
