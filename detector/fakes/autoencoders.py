@@ -278,7 +278,7 @@ class Remaker:
         self.name, self._factor = design.name, design.factor
         self._network = Autoencoder(design)
         self._network.load_state_dict(load_file(weights))
-        self._network.eval()
+        self._network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W) uint8 to (H, W) uint8; sides that are no multiple of the factor are mirrored up and cut again."""
