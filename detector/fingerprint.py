@@ -132,15 +132,16 @@ class Fingerprint:
         others: Sequence[Exposure | NDArray[Any]] = (),
         *,
         sealed: bool = False,
+        fewest: int = FEWEST,
         advance: Callable[[int], None] = lambda done: None,  # noqa: ARG005
     ) -> Fingerprint:
         """Of at least `FEWEST` images of one device, all of one size; they are read twice, in order, and one at a time. others:
-        images that other devices made. advance is told how many were read.
+        images that other devices made. fewest: another number, to measure what it gives. advance is told how many were read.
 
         Raises Unfit. A fingerprint that isn't `distinctive` is no error: it makes no claims.
         """
-        if len(exposures) < FEWEST:
-            raise Unfit(f"{len(exposures)} images: a fingerprint takes {FEWEST} or more")
+        if len(exposures) < max(fewest, 2):
+            raise Unfit(f"{len(exposures)} images: a fingerprint takes {max(fewest, 2)} or more")
         shape: tuple[int, int] | None = None
         for number, given in enumerate(exposures):
             signal, lossy_now = _signal(given)
@@ -167,7 +168,7 @@ class Fingerprint:
             advance(len(exposures) + number + 1)
         pattern = np.rint(np.clip(_pattern(above, below) * _STEPS, -127, 127)).astype(np.int8)
         made = cls(pattern, tuple(strengths), (), tuple(traces), lossy, sealed)
-        foreign = [made._found(_signal(given)[0]) for given in others]
+        foreign = [made.peak(given) for given in others]
         known = tuple(peak.strength for peak in foreign if peak is not None)
         return cls(pattern, tuple(strengths), known, tuple(traces), lossy, sealed)
 
@@ -201,9 +202,12 @@ class Fingerprint:
         """At most so many images of other devices match, at 95 % confidence; None where no others were enrolled."""
         return upper_bound(sum(one >= FOUND for one in self.others), len(self.others)) if self.others else None
 
-    def _found(self, signal: Floats) -> Peak | None:
+    def peak(self, exposure: Exposure | NDArray[Any]) -> Peak | None:
         """The best peak of an image in any position of the sensor it may have come in (turned, mirrored, cropped); None where
-        its size fits none."""
+        its size fits none. Raises Unfit."""
+        return self._peak_of(_signal(exposure)[0])
+
+    def _peak_of(self, signal: Floats) -> Peak | None:
         if min(signal.shape) < SMALLEST:
             return None
         evidence = flattened(residual(signal) * signal)
@@ -263,7 +267,7 @@ def compare(fingerprint: Fingerprint, exposure: Exposure | NDArray[Any]) -> Matc
     if fingerprint.refusal is not None:
         return Match("no claim", f"no claim: the enrolled fingerprint isn't distinctive: {fingerprint.refusal}")
     signal, lossy = _signal(exposure)
-    peak, rate = fingerprint._found(signal), fingerprint.false_match_rate
+    peak, rate = fingerprint._peak_of(signal), fingerprint.false_match_rate
     if peak is None:
         enrolled = _size(fingerprint.pattern)
         return Match(

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from detector.augment import recoded, scaled
-from detector.fingerprint import FEWEST, FOUND, Exposure, Fingerprint, Traces, Unfit, compare, residual
+from detector.fingerprint import FEWEST, FOUND, Exposure, Fingerprint, Traces, Unfit, compare, flattened, residual
 from tests.simulators.sensor import Sensor, chest, presented
 
 SHAPE = (208, 240)
@@ -110,6 +110,14 @@ def test_an_image_that_was_changed_is_never_denied(enrolled: Fingerprint) -> Non
         for seed in (140, 141, 142):
             assert compare(enrolled, change(PANEL.image(chest(SHAPE, seed), seed))).word != "no match", name
             assert compare(enrolled, change(OTHER.image(chest(SHAPE, seed), seed))).word == "no claim", name
+
+
+def test_blocks_of_a_codec_are_seen_where_the_grain_is_still_there() -> None:
+    made = Fingerprint.of([presented(image) for image in images(PANEL, 0, 16)])
+    for foreign in images(OTHER, 140, 3):
+        match = compare(made, recoded(presented(foreign), "JPEG", 95))
+        assert match.word == "no claim"
+        assert "blocks" in match.text
 
 
 def test_loss_that_the_file_tells_of_is_a_reason_to_say_nothing(enrolled: Fingerprint) -> None:
@@ -230,6 +238,26 @@ def test_a_file_that_holds_no_fingerprint_is_refused(enrolled: Fingerprint, tmp_
             Fingerprint.load(wrong_file)
     with pytest.raises(OSError):
         Fingerprint.load(tmp_path / "gone.npz")
+
+
+def test_lines_and_lattices_are_taken_out_of_a_pattern() -> None:
+    rows, columns = np.indices(SHAPE)
+    grain = np.random.default_rng(1).normal(0, 1, SHAPE).astype(np.float32)
+    lattice = np.cos(2 * np.pi * (columns / 8 + rows / 16)).astype(np.float32)
+    lines = np.random.default_rng(2).normal(0, 1, SHAPE[1]).astype(np.float32)
+    flat = flattened(grain + lattice + lines)
+    assert np.abs(flat.mean(0)).max() < 0.02
+    assert np.corrcoef(flat.ravel(), grain.ravel())[0, 1] > 0.8
+    assert np.corrcoef(grain.ravel() + lattice.ravel(), lattice.ravel())[0, 1] > 0.5
+    assert abs(np.corrcoef(flat.ravel(), lattice.ravel())[0, 1]) < 0.03
+
+
+def test_places_that_were_overexposed_in_some_images_are_estimated_from_the_others() -> None:
+    exposed = images(PANEL, 0, 16)
+    for image in exposed[:12]:
+        image[:, :100] = 4095
+    pattern = Fingerprint.of(exposed).pattern.astype(np.float32)
+    assert pattern[:, 20:80].std() > 0.9 * pattern[:, 120:].std()
 
 
 def test_a_residual_is_noise_and_not_structure() -> None:
