@@ -16,7 +16,6 @@ from detector.fakes.flux import TinyFlux
 from detector.fakes.made import FakeFolder, Family
 from detector.fakes.making import Invented, Maker, Progress, Remade, Tampered, make
 from detector.fakes.superresolution import NETWORKS, Restorer
-from detector.fakes.tampering import tamper
 from detector.material import real_images
 from detector.splits import SPLITS, Split
 
@@ -29,7 +28,7 @@ SLOW: Final = ("esrgan-medium-2", "esrgan-medium-3", "esrgan-thick-3", "esrgan-t
 """Several seconds an image: a quarter as many of them. Of the other networks for super-resolution half as many."""
 TEXTURES: Final = {"texture-512-weak": 0.1, "texture-512-strong": 0.25}
 """How much noise the diffusion model of textures takes away again."""
-TAMPERERS: Final = ("nearest-f8-adv", "shuffle-f8-adv", "t2-f4", "taef2", "esrgan-slim-4", "texture-512-strong")
+TAMPERERS: Final = ("nearest-f8-adv", "t2-f4", "taef2", "waifu2x-photo-2", "span-clearreality-4", "texture-512-strong")
 """Whose texture goes into tampered places."""
 
 
@@ -99,7 +98,7 @@ def maker(kitchen: Kitchen, name: str) -> Maker:
     """The maker of a generator's fakes; what it was trained to has to be there."""
     weights = kitchen.folder / "generators"
     if name.startswith("tampered-"):
-        return Tampered(name, partial(tamper, remaker=_remaker(kitchen, name.removeprefix("tampered-"))))
+        return Tampered(name, _remaker(kitchen, name.removeprefix("tampered-")))
     for design in gans.BANK:
         if design.name == name:
             return Invented(name, partial(gans.Inventor(design, weights / f"{name}.safetensors").fakes, BOTH))

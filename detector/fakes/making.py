@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.fakes.made import Fake, FakeFolder, Family
-from detector.fakes.tampering import NowhereToTamper
+from detector.fakes.tampering import NowhereToTamper, tamper
 
 Grey = NDArray[np.uint8]
 Real = tuple[str, Grey]
@@ -48,15 +48,19 @@ class Invented:
 
 @dataclass(frozen=True)
 class Tampered:
-    """Somebody who changes a place of an image with a re-maker's help, where there is such a place."""
+    """Somebody who changes a place of an image with a re-maker's help, where there is such a place. others: from how many other
+    images at most something may be put in."""
 
     generator: str
-    tamper: Callable[[Grey, np.random.Generator], tuple[Grey, NDArray[np.bool_]]]
+    remaker: Callable[[Grey], Grey]
+    others: int = 12
 
     def fakes(self, images: Mapping[str, Real], count: int, rng: np.random.Generator) -> Iterator[Fake]:
         for patient, source, pixels in _chosen(images, count, rng):
+            near = [other for name, (one, other) in sorted(images.items()) if one == source and name != patient]
+            others = [near[place] for place in rng.permutation(len(near))[: self.others]]
             try:
-                changed, mask = self.tamper(pixels, rng)
+                changed, mask = tamper(pixels, rng, remaker=self.remaker, others=others)
             except NowhereToTamper:
                 continue
             yield Fake(changed, "tampering", self.generator, source, patient, mask)

@@ -125,8 +125,12 @@ class Forwarder:
                 return self._postpone(file, why)
             self._spool.step("before sending")
             status = self._answered(association, file, context, meta.instance, memoryview(data)[meta.offset :])
-        except (Unreadable, ValueError, FileNotFoundError) as error:
-            return self._postpone(file, f"a file cannot be sent ({type(error).__name__}): it stays in the spool")
+        except FileNotFoundError:
+            return self._postpone(file, "a file cannot be sent: it is not in the spool any more")
+        except (Unreadable, ValueError):
+            # It will not become one: it is kept for somebody to look at, and nothing waits for it.
+            self._spool.book.note_unsendable(file.number)
+            return False
         if status == 0 or 0xB000 <= status <= 0xBFFF:
             self.last_error = None
             return True

@@ -25,7 +25,7 @@ PREFIX = "scanseal_agent_"
 JSON = "application/json"
 ANSWERS_WITHIN_S = 5.0
 ANSWER_LIMIT = 1 << 20
-STEPS = {"forward": ("none", "waiting", "sent"), "seal": ("waiting", "sealed", "received", "none", "refused")}
+STEPS = {"forward": ("none", "waiting", "sent", "unsendable"), "seal": ("waiting", "sealed", "received", "none", "refused")}
 ALARMS = (
     "file lost",
     "key barred",

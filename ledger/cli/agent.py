@@ -13,6 +13,7 @@ from ledger.wiring import assembly_agent
 
 agent_app = typer.Typer(help="The process beside a modality: receives images, forwards them, seals them.", no_args_is_help=True)
 NOT_WELL = 6
+SENT = {"sent": "sent", "none": "to nobody", "unsendable": "no DICOM file"}
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="The agent's settings (default: agent.toml of the site).")
@@ -118,7 +119,7 @@ def _show(told: dict[str, Any]) -> None:
     shown.add_row("agent", _state(told))
     if "forward" in told:
         ages = told["oldest_waiting_s"]
-        shown.add_row("forwarding", _step(told["forward"], {"sent": "sent", "none": "to nobody"}, ages["forward"]))
+        shown.add_row("forwarding", _step(told["forward"], SENT, ages["forward"]))
         words = {"sealed": "sealed", "received": "received from elsewhere", "none": "without pixels", "refused": "refused"}
         shown.add_row("sealing", _step(told["seal"], words, ages["seal"]))
         spool = told["spool"]

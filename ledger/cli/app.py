@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from ledger.cli import admin, agent, anchoring, audit, backup, custody, detect, evidence, node, sealing, trial, verifying
+from ledger.cli import (
+    admin,
+    agent,
+    anchoring,
+    audit,
+    backup,
+    custody,
+    detect,
+    evidence,
+    fingerprint,
+    node,
+    sealing,
+    trial,
+    verifying,
+)
 from ledger.cli.output import ERR, OUT, plain
 from ledger.core.errors import ScanSealError
 
@@ -24,7 +38,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (admin, sealing, anchoring, verifying, detect, custody, trial, audit, evidence, agent, node, backup):
+for commands in (
+    admin,
+    sealing,
+    anchoring,
+    verifying,
+    detect,
+    fingerprint,
+    custody,
+    trial,
+    audit,
+    evidence,
+    agent,
+    node,
+    backup,
+):
     commands.register(app)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ledger.cli.fingerprint import FingerprintsOption, folder_of
 from ledger.cli.output import OUT, plain, progress, write_json
 from ledger.cli.verifying import JsonOption, left_out, listed
 from ledger.core.errors import FixInput
@@ -40,21 +41,27 @@ def detect(
     heatmap: Annotated[
         Path | None, typer.Option("--heatmap", metavar="DIR", help="Write a picture of where beside each image's own there.")
     ] = None,
+    fingerprints: FingerprintsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask the detector whether chest radiographs look synthetic: a statistical opinion, never a proof.
 
     It looks at pixels alone. What files tell of themselves is listed as findings, and has no part in the opinion. It is
-    calibrated for chest radiographs from the front and says OUT_OF_SCOPE of everything else.
+    calibrated for chest radiographs from the front and says OUT_OF_SCOPE of everything else. Of a DICOM object that claims a
+    device with an enrolled fingerprint, a reason says whether it looks like that device: no word, no exit code depends on it.
 
     Exit codes: 8 LIKELY_SYNTHETIC, 7 NOT_RUN (an image could not be read), 0 anything else, 2 usage. Of many images the worst
     decides (8 > 7 > 0).
 
     Example: [bold]scanseal detect incoming/ --heatmap where/[/bold]
     """
+    from ledger.wiring.fingerprints import Fingerprints
     from ledger.wiring.opinion import Images, Opinions, WithoutPixels
 
-    opinions = Opinions.load(heatmap)
+    folder = folder_of(fingerprints)
+    if fingerprints is not None and not fingerprints.is_dir():
+        raise FixInput(f"--fingerprints {fingerprints}: no such folder")
+    opinions = Opinions.load(heatmap, None if folder is None else Fingerprints(folder))
     images = Images(listed(paths))
     counts: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []

@@ -16,9 +16,10 @@ from sqlalchemy.exc import IntegrityError
 from ledger.store.engine import Store
 from ledger.store.schema import spooled
 
-Forward = Literal["none", "waiting", "sent"]
+Forward = Literal["none", "waiting", "sent", "unsendable"]
 Seal = Literal["waiting", "sealed", "received", "none", "refused"]
 WAITING: Final = "waiting"
+UNSENDABLE: Final = "unsendable"
 PAGE: Final = 500
 LONGEST: Final = 3600 * 10**6
 """The longest time for which anything is postponed."""
@@ -135,6 +136,10 @@ class SpoolStore:
     def note_forwarded(self, numbers: Sequence[int]) -> None:
         self._each(update(spooled).where(spooled.c.number == bindparam("at")).values(forward="sent"), numbers)
 
+    def note_unsendable(self, number: int) -> None:
+        """It is no DICOM file: nothing waits to send it, and it is never removed."""
+        self._each(update(spooled).where(spooled.c.number == bindparam("at")).values(forward=UNSENDABLE), [number])
+
     def postpone_forward(self, after: Mapping[int, int]) -> None:
         """number -> not before. Counts an attempt."""
         statement = (
@@ -188,8 +193,8 @@ class SpoolStore:
             return connection.execute(update(spooled).where(done).values(finished=now)).rowcount
 
     def removable(self, finished_by: int, limit: int = PAGE) -> list[Spooled]:
-        """Files that were finished by then and still take room."""
-        query = select(spooled).where(spooled.c.finished <= finished_by, spooled.c.size >= 0)
+        """Files that were finished by then and still take room; not those that somebody has to look at."""
+        query = select(spooled).where(spooled.c.finished <= finished_by, spooled.c.size >= 0, spooled.c.forward != UNSENDABLE)
         return self._rows(query.order_by(spooled.c.number).limit(limit))
 
     def note_removed(self, numbers: Sequence[int]) -> None:

@@ -24,6 +24,7 @@ from ledger.dicom.frames import frame_values
 if TYPE_CHECKING:
     from detector.assessment import Assessment
     from detector.formats import Finding
+    from ledger.wiring.fingerprints import Fingerprints
 
 LIKELY_SYNTHETIC = 8
 UNREADABLE = 7
@@ -149,23 +150,24 @@ class Detector(Protocol):
     """Who has an opinion: `detector.inference.Detector`."""
 
     def assess(self, pixels: np.ndarray[Any, np.dtype[Any]], *, inverted: bool = False, bits: int | None = None) -> Assessment:
-        """Of stored values (H, W) or (H, W, 3) of so many bits; inverted: small values are bright. Raises ValueError for an array
-        that is no picture."""
+        """Of stored values (H, W) or (H, W, 3) of so many bits; inverted: small values are bright. Raises ValueError for an
+        array that is no picture."""
 
 
 class Opinions:
-    """Asks the detector about images, one at a time. heatmaps: the folder for pictures of where, which is made when needed."""
+    """Asks the detector about images, one at a time. heatmaps: the folder for pictures of where, which is made when needed.
+    fingerprints: of devices that images may claim."""
 
-    def __init__(self, detector: Detector, heatmaps: Path | None = None) -> None:
-        self._detector, self._heatmaps = detector, heatmaps
+    def __init__(self, detector: Detector, heatmaps: Path | None = None, fingerprints: Fingerprints | None = None) -> None:
+        self._detector, self._heatmaps, self._fingerprints = detector, heatmaps, fingerprints
         self._written: set[str] = set()
 
     @classmethod
-    def load(cls, heatmaps: Path | None = None) -> Opinions:
+    def load(cls, heatmaps: Path | None = None, fingerprints: Fingerprints | None = None) -> Opinions:
         """Raises NotInstalled."""
         try:
             # By name: what is imported here is checked where ONNX Runtime is installed, and `verify` goes on without it.
-            return cls(importlib.import_module("detector.inference").Detector.load(), heatmaps)
+            return cls(importlib.import_module("detector.inference").Detector.load(), heatmaps, fingerprints)
         except ImportError as error:
             missing = error.name or "a library"
             raise NotInstalled(
@@ -197,7 +199,8 @@ class Opinions:
                 raise WithoutPixels("the object has no pixels: there is nothing to look at")
             excluded = out_of_scope(image.attributes)
             if excluded is not None:
-                return Opinion(path, Assessment("OUT_OF_SCOPE", reasons=(Reason("header", None, excluded),)))
+                without = Opinion(path, Assessment("OUT_OF_SCOPE", reasons=(Reason("header", None, excluded),)))
+                return self._with_device(without, image)
             seen = values(image)
         except WithoutPixels:
             raise
@@ -208,7 +211,14 @@ class Opinions:
         found = value_findings(seen.pixels, seen.bits)
         if seen.pages > 1:
             found = (*found, Finding("pages", f"the object has {seen.pages} frames: only the first one was looked at"))
-        return self._given(path, seen, found)
+        return self._with_device(self._given(path, seen, found), image, seen)
+
+    def _with_device(self, opinion: Opinion, image: Image, seen: Seen | None = None) -> Opinion:
+        """The opinion with what the fingerprint of the claimed device says, where there is one. It changes no word."""
+        reason = None if self._fingerprints is None else self._fingerprints.reason(image, seen)
+        if reason is None:
+            return opinion
+        return replace(opinion, assessment=replace(opinion.assessment, reasons=(*opinion.assessment.reasons, reason)))
 
     def _of_picture(self, path: str) -> Opinion:
         from detector import pictures

@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 from ledger.agent.association import Peer
 from ledger.agent.forwarding import echo
 from ledger.core.errors import TryLater
+from ledger.store.spool import Sealing
 from tests.agent.conftest import Desk
 from tests.agent.modality import data_set, digest, image, images, instance, stripped
 from tests.journeys.agents import until
@@ -217,3 +218,24 @@ def test_of_several_that_share_the_work_each_has_its_own_images(desk: Desk, tmp_
         desk.until_sent(7)
         assert_has(one, *paths)
         assert one.asked == 7
+
+
+def test_what_is_no_dicom_file_is_kept_and_nothing_waits_for_it(desk: Desk, tmp_path: Path, port: int) -> None:
+    for content in (b"a note that somebody left in the folder", b""):
+        part = desk.spool.part()
+        part.write_bytes(content)
+        desk.spool.take(part, "ct", forward=True, seal=False)
+    (path,) = images(1, tmp_path / "images")
+    with pacs(port) as one:
+        desk.listen().send_until_taken(path)
+        desk.forward(port)
+        desk.until_sent(1)
+        assert_has(one, path)
+    rows = desk.rows()
+    assert [row.forward for row in rows] == ["unsendable", "unsendable", "sent"]
+    assert desk.said == []
+    desk.spool.book.note_sealed([Sealing(rows[2].number, "none")])
+    desk.spool.book.finish(0)
+    desk.spool.clean()
+    assert [desk.spool.path(row).exists() for row in rows] == [True, True, False]
+    assert desk.spool.book.counts().oldest_forward is None

@@ -46,20 +46,17 @@ def test_a_generator_that_is_done_is_not_asked_again(images, tmp_path):
 
 
 def test_tampered_and_invented_fakes_keep_what_they_are(images, tmp_path):
-    def tamper(image, rng):
-        mask = np.zeros(image.shape, bool)
-        mask[10:30, 20:50] = True
-        return np.where(mask, 200, image).astype(np.uint8), mask
-
     def invent(count, seed):
         for number in range(count):
             yield Fake(np.full((64, 64), number, np.uint8), "gan", "levels", "nih")
 
     folder = FakeFolder(tmp_path)
-    assert made(Tampered("boxes", tamper), images, folder, 2) == 2
+    assert made(Tampered("darker", darker), images, folder, 2) == 2
     assert made(Invented("levels", invent), images, folder, 3) == 3
     tampered, invented = ([fake for fake in folder if fake.family == family] for family in ("tampering", "gan"))
-    assert {int(fake.mask.sum()) for fake in tampered} == {600}
+    for fake in tampered:
+        assert fake.mask.any()
+        assert (fake.pixels != images[fake.parent][1]).mean() < 0.1
     assert [int(fake.pixels[0, 0]) for fake in invented] == [0, 1, 2]
 
 

