@@ -24,8 +24,9 @@ import numpy as np
 from scipy import ndimage
 
 from detector.augment import recoded, scaled
-from detector.fingerprint import Exposure, Fingerprint, compare
+from detector.fingerprint import Fingerprint, compare
 from detector.metrics import auc
+from detector.pattern import Exposure
 from detector.splits import DataMissing, data_folder, radiographs
 from tests.simulators.sensor import Sensor, chest, presented
 

@@ -22,24 +22,37 @@ has another pattern: enrol it again.
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, stats
 
 from detector.calibration import upper_bound
+from detector.pattern import (
+    LARGEST,
+    Exposure,
+    Floats,
+    Peak,
+    Traces,
+    Unfit,
+    estimated,
+    flattened,
+    peak_of,
+    reduced,
+    residual,
+    signal_of,
+    traces_of,
+)
 
 FEWEST: Final = 16
 """Images that a fingerprint is made of, at least: with fewer, no p-value could be small enough for a claim."""
 SMALLEST: Final = 128
 """Pixels of a short side, at least."""
-LARGEST: Final = 36_000_000
-"""Pixels of an image, at most."""
 FOUND: Final = 6.0
 """A strength (minus the decimal logarithm of the chance) at which the pattern is there."""
 ABSENT: Final = 2.0
@@ -48,32 +61,13 @@ LEVEL: Final = 1 / (FEWEST + 1)
 """The largest p-value with which a device is denied."""
 DISTINCTIVE: Final = 0.95
 """The share of a device's own images in which its pattern must be found."""
-_WHITE: Final = (0.8908, 0.2007)
-"""Standard deviation of white noise on each scale of the wavelet (Starck and Murtagh 1998)."""
-_WINDOWS: Final = (3, 5, 9)
-_SPLINE: Final = np.array([1, 4, 6, 4, 1], np.float32) / 16
-_AROUND: Final = 5
-"""Pixels around a peak that count as part of it."""
+SAME: Final = 0.95
+"""Correlation of two residuals above which they are of one exposure: quantum noise never comes again."""
 _FORMAT: Final = 1
 _STEPS: Final = 32
 """Of a stored pattern in one standard deviation: 8 bits hold 4 of them."""
 
-Floats = NDArray[np.float32]
 Word = Literal["match", "no match", "no claim"]
-
-
-class Unfit(ValueError):
-    """Images that no fingerprint can be made of, or a file that holds none; the message says what is wrong."""
-
-
-class Exposure(NamedTuple):
-    """One image's stored values (H, W) or (H, W, channels). inverted: small values are bright; bits: of a stored value (None:
-    all of its type), for images that are inverted; lossy: it went through a lossy codec, as far as its file says."""
-
-    pixels: NDArray[Any]
-    inverted: bool = False
-    bits: int | None = None
-    lossy: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class Match:
     word: `match` (the pattern is there), `no match` (this does not look like that device) or `no claim`. pce: signed
     peak-to-correlation energy. p_value: the share of the device's own images with a pattern as weak (conformal); None where
     nothing is claimed from it. false_match_rate: at most so many images of other devices match (95 % confidence), as far as
-    such were enrolled. shift: rows and columns of the sensor at which the image begins, if the pattern was found.
+    such were enrolled. shift: rows and columns of the sensor at which the image begins, in its own pixels, where it matches.
     """
 
     word: Word
@@ -92,22 +86,6 @@ class Match:
     p_value: float | None = None
     false_match_rate: float | None = None
     shift: tuple[int, int] | None = None
-
-
-class Peak(NamedTuple):
-    """The most telling place of a correlation. strength: minus the decimal logarithm of its chance among noise."""
-
-    strength: float
-    pce: float
-    shift: tuple[int, int]
-
-
-class Traces(NamedTuple):
-    """What processing leaves in an image's noise. blocks: steps between columns and rows at the most frequent of eight places
-    against the median one (JPEG); fine: energy of the finest noise against coarser, in octaves (scaling, smoothing)."""
-
-    blocks: float
-    fine: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +121,9 @@ class Fingerprint:
         if len(exposures) < max(fewest, 2):
             raise Unfit(f"{len(exposures)} images: a fingerprint takes {max(fewest, 2)} or more")
         shape: tuple[int, int] | None = None
+        samples: list[Floats] = []
         for number, given in enumerate(exposures):
-            signal, lossy_now = _signal(given)
+            signal, lossy_now = signal_of(given)
             if min(signal.shape) < SMALLEST:
                 raise Unfit(f"image {number + 1} is {_size(signal)}: {SMALLEST} pixels a side are needed")
             if shape is None:
@@ -156,17 +135,21 @@ class Fingerprint:
             noise = residual(signal)
             above += noise * signal
             below += signal**2
-            traces.append(_traces(noise))
+            traces.append(traces_of(noise))
+            samples.append(_sample(noise))
+            again = [one for one, sample in enumerate(samples[:-1]) if float((sample * samples[-1]).sum()) > SAME]
+            if again:
+                raise Unfit(f"image {number + 1} is image {again[0] + 1} again: one exposure counts once")
             lossy |= lossy_now
             advance(number + 1)
         strengths = []
         for number, given in enumerate(exposures):
-            signal, _ = _signal(given)
+            signal, _ = signal_of(given)
             own = residual(signal) * signal
-            left = _pattern(above - own, below - signal**2)
-            strengths.append(_peak(left, flattened(own)).strength)
+            left = estimated(above - own, below - signal**2)
+            strengths.append(peak_of(left, flattened(own)).strength)
             advance(len(exposures) + number + 1)
-        pattern = np.rint(np.clip(_pattern(above, below) * _STEPS, -127, 127)).astype(np.int8)
+        pattern = np.rint(np.clip(estimated(above, below) * _STEPS, -127, 127)).astype(np.int8)
         made = cls(pattern, tuple(strengths), (), tuple(traces), lossy, sealed)
         foreign = [made.peak(given) for given in others]
         known = tuple(peak.strength for peak in foreign if peak is not None)
@@ -203,19 +186,20 @@ class Fingerprint:
         return upper_bound(sum(one >= FOUND for one in self.others), len(self.others)) if self.others else None
 
     def peak(self, exposure: Exposure | NDArray[Any]) -> Peak | None:
-        """The best peak of an image in any position of the sensor it may have come in (turned, mirrored, cropped); None where
-        its size fits none. Raises Unfit."""
-        return self._peak_of(_signal(exposure)[0])
+        """The best peak of an image in any position of the sensor it may have come in (turned, mirrored, cropped; or reduced
+        whole); None where its size fits none. Raises Unfit."""
+        return self._peak_of(signal_of(exposure)[0])
 
     def _peak_of(self, signal: Floats) -> Peak | None:
         if min(signal.shape) < SMALLEST:
             return None
         evidence = flattened(residual(signal) * signal)
         best: Peak | None = None
-        for turn in range(8):
+        whole = self.pattern.astype(np.float32)
+        for pattern, turn in itertools.product((whole, *reduced(whole, signal.shape)), range(8)):
             turned = np.rot90(evidence.T if turn >= 4 else evidence, turn % 4)
-            if turned.shape[0] <= self.pattern.shape[0] and turned.shape[1] <= self.pattern.shape[1]:
-                peak = _peak(self.pattern, turned, upright=turn == 0)
+            if turned.shape[0] <= pattern.shape[0] and turned.shape[1] <= pattern.shape[1]:
+                peak = peak_of(pattern, turned, upright=turn == 0)
                 best = peak if best is None or peak.strength > best.strength else best
                 if best.strength >= FOUND:
                     break
@@ -266,7 +250,7 @@ def compare(fingerprint: Fingerprint, exposure: Exposure | NDArray[Any]) -> Matc
     """Whether an image has the pattern of a device. Raises ValueError for an array that is no picture of one frame."""
     if fingerprint.refusal is not None:
         return Match("no claim", f"no claim: the enrolled fingerprint isn't distinctive: {fingerprint.refusal}")
-    signal, lossy = _signal(exposure)
+    signal, lossy = signal_of(exposure)
     peak, rate = fingerprint._peak_of(signal), fingerprint.false_match_rate
     if peak is None:
         enrolled = _size(fingerprint.pattern)
@@ -291,10 +275,10 @@ def compare(fingerprint: Fingerprint, exposure: Exposure | NDArray[Any]) -> Matc
 def _changed(fingerprint: Fingerprint, signal: Floats, lossy: bool) -> str | None:
     """Why the pattern may be missing in an image of the device; None if the image is like those that were enrolled."""
     if sorted(signal.shape) != sorted(fingerprint.pattern.shape):
-        return "the image is smaller than the device's: cropped, or scaled, and then it would be lost"
+        return "the image is smaller than the device's: cropped or reduced, and it may be lost"
     if lossy and not fingerprint.lossy:
         return "the image was compressed with loss, unlike the enrolled ones"
-    seen = _traces(residual(signal))
+    seen = traces_of(residual(signal))
     blocks, fine = (np.asarray(known) for known in zip(*fingerprint.traces, strict=True))
     if seen.blocks > blocks.max() + max(0.5 * float(np.ptp(blocks)), 0.02):
         return "the image has the blocks of a lossy codec, unlike the enrolled ones"
@@ -303,113 +287,13 @@ def _changed(fingerprint: Fingerprint, signal: Floats, lossy: bool) -> str | Non
     return None
 
 
-# ---- from pixels to evidence -----------------------------------------------------------------------------------------
-
-
-def _signal(given: Exposure | NDArray[Any]) -> tuple[Floats, bool]:
-    """(H, W) float32 from 0 with a median of about 1; 0 where pixels are at their highest value, and tell nothing. And whether
-    the image went through a lossy codec."""
-    exposure = given if isinstance(given, Exposure) else Exposure(given)
-    pixels = exposure.pixels
-    if pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4):
-        pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3].astype(np.float32).mean(2)
-    if pixels.ndim != 2 or not 0 < pixels.size <= LARGEST:
-        shape = " x ".join(map(str, pixels.shape))
-        raise Unfit(f"an array of {shape}: a picture of one frame of at most {LARGEST} pixels is needed")
-    if not np.issubdtype(pixels.dtype, np.number) or np.issubdtype(pixels.dtype, np.complexfloating):
-        raise Unfit(f"values of the type {pixels.dtype} are no grey levels")
-    values = pixels.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise Unfit("it has values that are no numbers")
-    if exposure.inverted:
-        kind = exposure.pixels.dtype
-        bits = exposure.bits or (8 * kind.itemsize if kind.kind in "iu" else 16)
-        values = max(2.0**bits - 1, float(values.max())) - values
-    values -= min(0.0, float(values.min()))
-    top = float(values.max())
-    if np.ptp(values) == 0:
-        raise Unfit("an image of one grey level")
-    exposed = values[(values > 0) & (values < top)]
-    values[values == top] = 0
-    return values / np.float32(np.median(exposed) if exposed.size else top), exposure.lossy
+def _sample(noise: Floats) -> Floats:
+    """The middle of a residual, of norm 1."""
+    top, left = ((side - SMALLEST) // 2 for side in noise.shape)
+    middle = noise[top : top + SMALLEST, left : left + SMALLEST]
+    middle = middle - middle.mean()
+    return np.asarray(middle / max(float(np.linalg.norm(middle)), 1e-12), np.float32)
 
 
 def _size(pixels: NDArray[Any]) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
-
-
-def residual(signal: Floats) -> Floats:
-    """(H, W): an image's noise, as far as it can be told from what is in the picture."""
-    coarse, noise, white = signal, np.zeros_like(signal), np.float32(np.inf)
-    for scale, share in enumerate(_WHITE):
-        kernel = np.zeros(4 * 2**scale + 1, np.float32)
-        kernel[:: 2**scale] = _SPLINE
-        smooth = ndimage.convolve1d(ndimage.convolve1d(coarse, kernel, 0, mode="mirror"), kernel, 1, mode="mirror")
-        detail = coarse - smooth
-        inside = np.abs(detail[signal > 0])
-        usual = np.float32(np.median(inside) / 0.6745) ** 2 if inside.size else np.float32(0)
-        white = min(white, usual / np.float32(share) ** 2)
-        usual = white * np.float32(share) ** 2
-        square = detail**2
-        local = np.minimum.reduce([ndimage.uniform_filter(square, side, mode="mirror") for side in _WINDOWS])
-        noise += detail * (usual / (np.maximum(local, usual) + np.float32(1e-12)))
-        coarse = smooth
-    return noise
-
-
-def _traces(noise: Floats) -> Traces:
-    ratios = []
-    for lines in (noise, noise.T):
-        steps = np.abs(np.diff(lines, axis=0)).mean(1)
-        places = np.array([steps[place::8].mean() for place in range(8)])
-        ratios.append(float(places.max() / max(float(np.median(places)), 1e-12)))
-    power = np.abs(fft.rfft2(noise)) ** 2
-    frequency = np.hypot(np.fft.fftfreq(noise.shape[0])[:, None], np.fft.rfftfreq(noise.shape[1]))
-    fine, coarse = (power[(frequency > low) & (frequency < high)].mean() for low, high in ((0.35, 0.5), (0.1, 0.25)))
-    return Traces(max(ratios), float(np.log2((fine + 1e-12) / (coarse + 1e-12))))
-
-
-def flattened(pattern: Floats) -> Floats:
-    """The same with a flat spectrum without lattices, without means of rows and columns, of standard deviation 1."""
-    spectrum = fft.rfft2(pattern)
-    spectrum[0], spectrum[:, 0] = 0, 0
-    power = np.abs(spectrum) ** 2
-    spectrum /= np.sqrt(ndimage.uniform_filter(power, 15, mode=("wrap", "nearest"))) + np.float32(1e-9)
-    spectrum *= np.minimum(1, 3 / np.maximum(np.abs(spectrum), np.float32(1e-9)))
-    flat = fft.irfft2(spectrum, pattern.shape)
-    flat = np.clip(flat / max(float(flat.std()), 1e-12), -4, 4)
-    return np.asarray(flat, np.float32)
-
-
-def _pattern(above: Floats, below: Floats) -> Floats:
-    return flattened(np.where(below > 0.01, above / np.maximum(below, np.float32(0.01)), np.float32(0)))
-
-
-def _peak(pattern: NDArray[Any], evidence: Floats, *, upright: bool = True) -> Peak:
-    """Of the correlation of an image's evidence with a pattern at least as large. The place of an image that was neither turned
-    nor moved has half the prior weight; all others, in eight positions, share the other half."""
-    padded = np.zeros(pattern.shape, np.float32)
-    padded[: evidence.shape[0], : evidence.shape[1]] = evidence
-    product = fft.rfft2(pattern.astype(np.float32)) * np.conj(fft.rfft2(padded))
-    surface = fft.irfft2(product, pattern.shape)
-    rows, columns = (
-        whole - part + 1 if part < whole else whole for whole, part in zip(pattern.shape, evidence.shape, strict=True)
-    )
-    places = surface[:rows, :columns]
-    row, column = divmod(int(np.argmax(places)), columns)
-    best = _judged(surface, row, column, np.log(2 * 8 * places.size))
-    return max(best, _judged(surface, 0, 0, np.log(2))) if upright else best
-
-
-def _judged(surface: Floats, row: int, column: int, log_places: float) -> Peak:
-    """The peak at a place against the energy of the rest, and its strength among so many places."""
-    peak = float(surface[row, column])
-    height, width = surface.shape
-    near = np.arange(-_AROUND, _AROUND + 1)
-    around = np.ix_((row + near) % height, (column + near) % width)
-    rest = float(np.sum(surface.astype(np.float64) ** 2) - np.sum(surface[around].astype(np.float64) ** 2))
-    energy = rest / (surface.size - (2 * _AROUND + 1) ** 2)
-    ratio = peak / max(energy, 1e-30) ** 0.5
-    chance = min(0.0, float(stats.norm.logsf(ratio)) + log_places)
-    shift = (row - height if row > height // 2 else row, column - width if column > width // 2 else column)
-    return Peak(float(-chance / np.log(10)), float(np.sign(peak) * ratio**2), shift)
