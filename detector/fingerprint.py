@@ -268,7 +268,10 @@ def compare(fingerprint: Fingerprint, exposure: Exposure | NDArray[Any]) -> Matc
         return Match("no claim", f"no claim: the device's pattern isn't found, but {changed}", peak.pce, None, rate)
     if p_value > LEVEL or peak.strength >= ABSENT:
         return Match("no claim", "no claim: the device's pattern is weaker than usual, and may be there", peak.pce, None, rate)
-    text = f"this does not look like that device: its fixed pattern isn't there, which {count} images of it have"
+    text = (
+        f"this does not look like that device: its fixed pattern isn't there, which {count} images of it have (a panel that was"
+        " calibrated anew since then has another)"
+    )
     return Match("no match", text, peak.pce, p_value, rate)
 
 
