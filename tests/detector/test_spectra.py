@@ -28,7 +28,7 @@ def test_the_picture_stays_where_it_was(simulation, chests):
 
 @pytest.mark.parametrize("simulation", [lattice, resampled])
 def test_most_leave_a_lattice(simulation, chests):
-    grids = ("grid2", "grid4", "grid8")
+    grids = ("lattice2", "lattice4", "lattice8")
     before = of(grids, chests[0])
     rises = [of(grids, simulation(chests[0], np.random.default_rng(seed))) - before for seed in range(12)]
     assert np.mean(rises) > 0.5
