@@ -37,7 +37,7 @@ FORMAT: Final = "scanseal-backup-1"
 CONTENTS: Final = "backup.json"
 """The last member: without it the archive is not whole."""
 FILES: Final = ("site.toml", "trust.toml", "agent.toml")
-FOLDERS: Final = ("keys", "ca", "devices", "node")
+FOLDERS: Final = ("keys", "ca", "devices", "node", "fingerprints")
 STORE: Final = "store.sqlite"
 SPOOL: Final = "spool"
 SECRET: Final = ("keys/", "ca/ca.key", "node/client.key")

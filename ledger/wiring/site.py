@@ -5,6 +5,7 @@ site.toml     name, RPC URLs, passphrase_file, four_eyes    keys/    account.jso
               [node], [serve] (docs/node.md)                node/    token and certificates for a log node
 trust.toml    what verifiers believe (made by `deploy`)     ca/      ca.key, ca.pem
 store.sqlite  journal, log and anchors                      devices/ one request (.csr) and certificate (.pem) a device
+                                                            fingerprints/ of devices, for the detector
 """
 
 from __future__ import annotations
