@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
 from safetensors.numpy import load_file
 
 from detector.fakes import diffusion
-from detector.fakes.diffusion import BANK, Sampler, train
+from detector.fakes.diffusion import BANK, Sampler, denoised, levels, train
 
 WHOLE, TEXTURE = (replace(design, widths=(8,) * 3) for design in BANK)
 
@@ -35,6 +37,22 @@ def test_images_are_made_from_noise(chests, tmp_path):
     assert np.array_equal(next(sampler.make(1, 5, steps=3)), first)
     fake = next(sampler.fakes("nih", 1, 5))
     assert (fake.family, fake.generator, fake.source, fake.parent) == ("diffusion", "whole-128", "nih", None)
+
+
+@pytest.mark.parametrize("first", [0.05, 0.1, 0.25, 0.45, 1])
+def test_grain_is_neither_smoothed_away_nor_added(first):
+    """What is white grain and nothing else has a velocity that can be written down: steps with it give back such grain."""
+    grain = 4 / 127.5
+
+    def velocity(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        cosine, sine = torch.cos(t * math.pi / 2), torch.sin(t * math.pi / 2)
+        return sine * cosine * (1 - grain**2) / (cosine**2 * grain**2 + sine**2) * noisy
+
+    rng = torch.Generator().manual_seed(3)
+    noise, image = (torch.randn(1, 1, 128, 128, generator=rng) for _ in range(2))
+    start = math.cos(first * math.pi / 2) * grain * image + math.sin(first * math.pi / 2) * noise
+    made = denoised(velocity, start, levels(first, 40 if first == 1 else 10))
+    assert float(made.std()) == pytest.approx(grain, rel=0.04)
 
 
 def test_an_image_is_remade_in_place_and_more_so_from_more_noise(texture, chests):
