@@ -234,7 +234,6 @@ class _Conversation:
         if not self._associated():
             return
         self._connection.settimeout(self._listener.idle_s)
-        self.is_associated = True
         message = _Message(self)
         try:
             while not (self._is_idle and self._receiver.stopping.is_set()):
@@ -319,6 +318,8 @@ class _Conversation:
                 self._connection.shutdown(socket.SHUT_WR)
                 self._connection.recv(1)
             return False
+        # Before the peer knows: who was told that it may send must not be displaced.
+        self.is_associated = True
         self._connection.sendall(self._acceptance(asked))
         return True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.agent import receiver
 from ledger.agent.receiver import Peer, Receiver
 from ledger.agent.spool import SpoolFull
 from ledger.core.errors import TryLater
@@ -268,6 +269,22 @@ def test_more_associations_than_the_limit_are_told_so_and_the_others_stay(desk, 
         assert other.kind() == 0x06
     until(lambda: not desk.receiver._open, "the end of the associations")
     assert_serves(desk, modality, tmp_path)
+
+
+def test_who_was_told_that_it_may_send_is_not_displaced(desk, monkeypatch):
+    associated = receiver._Conversation._associated
+
+    def goes_on_late(conversation):
+        """The machine does other work just after the peer was told."""
+        told = associated(conversation)
+        time.sleep(0.3)
+        return told
+
+    monkeypatch.setattr(receiver._Conversation, "_associated", goes_on_late)
+    port = desk.listen(idle_s=20.0, limit=1).port
+    held = Hostile(port).associate()
+    assert Hostile(port).pdu()[6:10] == LIMIT_EXCEEDED
+    assert held.send(pdu(0x05, bytes(4))).kind() == 0x06
 
 
 def test_storescu_is_told_of_the_limit(desk, tmp_path):
