@@ -224,6 +224,7 @@ def test_after_all_of_that_every_image_is_final_and_authentic(hospital: Hospital
     assert set(verdicts.values()) == {"AUTHENTIC"}
 
 
+@pytest.mark.timeout(660)
 def test_a_soak_of_random_faults_closes() -> None:
     command = [sys.executable, "scripts/soak", "--images", "60", "--seed", "1", "--every", "1.5", "--pause", "1.5", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
