@@ -242,15 +242,15 @@ class Sampler:
             yield Fake(pixels, "diffusion", self.name, source)
 
     def remake(self, image: NDArray[np.uint8], strength: float, seed: int, steps: int = 10) -> NDArray[np.uint8]:
-        """(H, W) uint8 to the same shape: noise up to level `strength`, 0..1 and at most the trained one, and back."""
+        """(H, W) uint8 to the same shape: noise up to level `strength`, over FAINTEST and at most the trained one, and back."""
         return self.repaint(image, np.ones(image.shape, np.bool_), strength, seed, steps)
 
     def repaint(
         self, image: NDArray[np.uint8], mask: NDArray[np.bool_], strength: float, seed: int, steps: int = 10
     ) -> NDArray[np.uint8]:
         """The image re-made where `mask` (H, W) is set, and as it was elsewhere."""
-        if not 0 < strength <= self._highest:
-            raise ValueError(f"strength {strength} is not in 0..{self._highest}, which {self.name} was trained for")
+        if not FAINTEST < strength <= self._highest:
+            raise ValueError(f"strength {strength} is not in {FAINTEST}..{self._highest}, which {self.name} was trained for")
         height, width = image.shape
         padding = [(0, -side % self.factor) for side in image.shape]
         x = torch.from_numpy(np.pad(image, padding, mode="reflect")).float()[None, None] / 127.5 - 1
