@@ -1,9 +1,12 @@
 """GANs that are trained on the shared radiographs: images from noise, by generators that up-sample in different ways.
 
-Each grows from 16 pixels a side to its own (progressive growing, arXiv 1710.10196): most of its steps are cheap ones. The
-generators differ in how they double their sides and in what else leaves traces: noise inputs and excitation of late layers by
-early ones (arXiv 2101.04775), residual blocks, or nothing. Few images are made to go further by changes that generator and
-discriminator both see through (DiffAugment, arXiv 2006.10738). The discriminator is kept: it is one of the detectors compared.
+Few images and little time make them learn in this order. First the generator gives back reduced training images from their
+principal components, which stand in the latent's first numbers (generative latent optimisation, arXiv 1707.05776, with the
+codes given). Then it plays against the discriminator, half of its latents such codes and half of them noise; the codes keep
+pulling at what it makes at 32 pixels, so that it stays a chest, and at the pixels of sides that are new. Sides grow from 32
+pixels on (arXiv 1710.10196): most steps are cheap ones. Both see the images through the same changes (DiffAugment, arXiv
+2006.10738); the discriminator has to remember what it saw (arXiv 2101.04775) and is held smooth (spectral normalisation, arXiv
+1802.05957). It is kept: it is one of the detectors compared.
 """
 
 from __future__ import annotations
@@ -22,20 +25,27 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
 
 from detector.fakes.autoencoders import Noise, Progress, Residual, Upsample
 from detector.fakes.made import Fake
 
-LATENT: Final = 128
+LATENT: Final = 64
+CODE: Final = 48
+"""How many of the latent's numbers are principal components, while it is trained."""
 FIRST: Final = 8
 """Pixels a side that the latent is spread over."""
+LOWEST: Final = 2
+"""The level that training begins with, how often FIRST is doubled: 32 pixels a side."""
 CHECKPOINT_EVERY: Final = 200
 _KEPT: Final = 0.995
 """Of the averaged generator at each step (EMA)."""
-_PENALTY_EVERY: Final = 8
-_PENALTY: Final = 0.02
-_SHARES: Final = (0.12, 0.2, 0.24, 0.24, 0.2)
-"""Of the steps, at sides of 16, 32, 64, 128, 256; a smaller design leaves out the last."""
+_RATE: Final = 5e-4
+_WARMING: Final = 0.08  # of the steps: the generator learns alone
+_ANCHOR: Final = 4.0
+"""How much what the codes stand for counts beside what the discriminator says."""
+_SHARES: Final = (0.33, 0.31, 0.22, 0.14)
+"""Of the steps, at sides of 32, 64, 128, 256; a smaller design leaves out the last."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,13 @@ class Design:
     upsampling: str
     side: int
     extras: str
+    most: int = 128
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels at 8, 16, ... pixels a side."""
-        return (128, 128, 96, 64, 32, 16)[: self.side.bit_length() - FIRST.bit_length() + 1]
+        """Channels at 8, 16, ... pixels a side, `most` at most."""
+        levels = self.side.bit_length() - FIRST.bit_length()
+        return tuple(min(width, self.most) for width in (128, 128, 96, 64, 32, 16)[: levels + 1])
 
 
 BANK: Final = (
@@ -65,9 +77,8 @@ class Excitation(nn.Module):
 
     def __init__(self, early: int, late: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), nn.Conv2d(early, 32, 4), nn.SiLU(), nn.Conv2d(32, late, 1), nn.Sigmoid()
-        )
+        places = nn.AdaptiveAvgPool2d(4)
+        self.body = nn.Sequential(places, nn.Conv2d(early, 32, 4), nn.SiLU(), nn.Conv2d(32, late, 1), nn.Sigmoid())
 
     def forward(self, x: Tensor, early: Tensor) -> Tensor:
         out: Tensor = x * 2 * self.body(early)
@@ -75,22 +86,25 @@ class Excitation(nn.Module):
 
 
 class Generator(nn.Module):
-    """(B, LATENT) to (B, 1, side, side), about 0..1. level: how often 8 is doubled; new: how far the last one counts."""
+    """(B, LATENT) to (B, 1, side, side) in -1..1. level: how often FIRST is doubled; new: how far the last doubling counts."""
 
     def __init__(self, design: Design) -> None:
         super().__init__()
         widths = design.widths
-        self.start = nn.Linear(LATENT, widths[0] * FIRST * FIRST)
+        self.start = nn.Linear(LATENT, widths[0] * FIRST**2)
         self.levels = nn.ModuleList()
         self.grey = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for width in widths)
-        for layer in self.grey:
-            nn.init.constant_(layer.bias, 0.4)  # type: ignore[arg-type]  # a radiograph's mean
         for inner, outer in pairwise(widths):
-            parts: list[nn.Module] = [Upsample(design.upsampling, inner, outer), nn.GroupNorm(8, outer), nn.LeakyReLU(0.2)]
+            parts: list[nn.Module] = [Upsample(design.upsampling, inner, outer)]
+            if outer >= 64:  # Normalising long sides costs more than it brings.
+                parts.append(nn.GroupNorm(8, outer))
+            parts.append(nn.LeakyReLU(0.2))
             if design.extras == "noise":
                 parts.append(Noise(outer))
-            parts.append(Residual(outer) if design.extras == "residual" else nn.Conv2d(outer, outer, 3, padding=1))
-            self.levels.append(nn.Sequential(*parts, nn.LeakyReLU(0.2)))
+            if outer >= 32 and design.extras != "plain":
+                parts += [Residual(outer)] if design.extras == "residual" else [nn.Conv2d(outer, outer, 3, padding=1)]
+                parts.append(nn.LeakyReLU(0.2))
+            self.levels.append(nn.Sequential(*parts))
         self.excitation = Excitation(widths[1], widths[-1]) if design.extras == "noise" else None
 
     def forward(self, z: Tensor, level: int, new: float = 1.0) -> Tensor:
@@ -107,51 +121,75 @@ class Generator(nn.Module):
         if new < 1:
             old = functional.interpolate(self.grey[level - 1](before), scale_factor=2, mode="bilinear")
             out = old + new * (out - old)
+        return out.float().tanh()
+
+
+class Halving(nn.Module):
+    """Half the sides: two convolutions beside one of the means."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(outer, outer, 3, padding=1)),
+        )
+        self.mean = spectral_norm(nn.Conv2d(inner, outer, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x) + self.mean(functional.avg_pool2d(x, 2))
         return out
 
 
 class Discriminator(nn.Module):
-    """(B, 1, side, side) at a level's side to (B,), high for real ones."""
+    """(B, 1, side, side) in -1..1, at a level's side, to (B, 25), high for real ones: an opinion for each of 5 x 5 places."""
 
     def __init__(self, design: Design) -> None:
         super().__init__()
         widths = design.widths
-        self.grey = nn.ModuleList(nn.Conv2d(1, width, 3, padding=1) for width in widths)
-        self.levels = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(outer, outer, 3, padding=1),
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(outer, inner, 4, 2, 1),
-                nn.LeakyReLU(0.2),
-            )
-            for inner, outer in pairwise(widths)
-        )
+        self.grey = nn.ModuleList(spectral_norm(nn.Conv2d(1, width, 4, 2, 1)) for width in widths[:-1])
+        self.levels = nn.ModuleList(Halving(outer, inner) for inner, outer in pairwise(widths[:-1]))
         self.end = nn.Sequential(
-            nn.Conv2d(widths[0] + 1, widths[0], 3, padding=1),
             nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(widths[0] + 1, widths[0], 1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(widths[0], 1, 4)),
             nn.Flatten(),
-            nn.Linear(widths[0] * 64, 1),
+        )
+        self.memory = nn.Sequential(
+            nn.LeakyReLU(0.2),
+            Upsample("nearest", widths[0], 32),
+            nn.LeakyReLU(0.2),
+            Upsample("nearest", 32, 16),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(16, 1, 3, padding=1),
         )
 
-    def forward(self, x: Tensor, level: int, new: float = 1.0) -> Tensor:
-        seen = functional.leaky_relu(self.grey[level](x), 0.2)
-        if level:
-            seen = self.levels[level - 1](seen)
-            if new < 1:
-                old = functional.leaky_relu(self.grey[level - 1](functional.avg_pool2d(x, 2)), 0.2)
+    def features(self, x: Tensor, level: int, new: float = 1.0) -> Tensor:
+        """(B, C, 8, 8)"""
+        seen = self.grey[level - 1](x)
+        for number in range(level - 2, -1, -1):
+            seen = self.levels[number](seen)
+            if number == level - 2 and new < 1:
+                old = self.grey[number](functional.avg_pool2d(x, 2))
                 seen = old + new * (seen - old)
-            for number in range(level - 2, -1, -1):
-                seen = self.levels[number](seen)
+        return seen  # type: ignore[no-any-return]
+
+    def opinions(self, features: Tensor) -> Tensor:
         # How much the batch differs: a generator that makes one image is found out (arXiv 1710.10196).
-        spread = seen.float().std(0, unbiased=False).mean().to(seen.dtype).expand(len(seen), 1, *seen.shape[2:])
-        out: Tensor = self.end(torch.cat([seen, spread], 1))[:, 0]
+        spread = features.float().std(0, unbiased=False).mean().to(features.dtype)
+        out: Tensor = self.end(torch.cat([features, spread.expand(len(features), 1, *features.shape[2:])], 1))
         return out
+
+    def forward(self, x: Tensor, level: int, new: float = 1.0) -> Tensor:
+        return self.opinions(self.features(x, level, new))
 
 
 def _changed(x: Tensor) -> Tensor:
     """Brighter or darker, with other contrast, moved by up to an eighth, and with a quarter of the side cut out."""
     count, _, side, _ = x.shape
-    x = x + 0.3 * (torch.rand(count, 1, 1, 1) - 0.5)
+    x = x + 0.5 * (torch.rand(count, 1, 1, 1) - 0.5)
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x - mean) * (0.7 + 0.6 * torch.rand(count, 1, 1, 1)) + mean
     places = torch.linspace(-1, 1, side)
@@ -163,20 +201,27 @@ def _changed(x: Tensor) -> Tensor:
     return x * ~hole[:, None]
 
 
-def _penalty(judge: Discriminator, real: Tensor, level: int, new: float) -> Tensor:
-    """How steep the discriminator is at real images (R1, arXiv 1801.04406)."""
-    seen = real.clone().requires_grad_(True)
-    slope: Tensor = torch.autograd.grad(judge(seen, level, new).sum(), seen, create_graph=True)[0]
-    return _PENALTY * slope.square().sum((1, 2, 3)).mean()
+def _reduced(x: Tensor) -> Tensor:
+    """To 32 pixels a side."""
+    return functional.adaptive_avg_pool2d(x, FIRST << LOWEST)
+
+
+def _codes(squares: NDArray[np.uint8]) -> Tensor:
+    """(N, side, side) to (N, CODE): principal components, each of variance 1, as many as there are; zeros for the rest."""
+    flat = squares.reshape(len(squares), -1).astype(np.float64)
+    left, strength, _ = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    kept = left[:, strength > strength[0] * 1e-6][:, :CODE] * np.sqrt(len(squares))
+    return torch.from_numpy(np.pad(kept, [(0, 0), (0, CODE - kept.shape[1])])).float()
 
 
 def _stage(step: int, steps: int, levels: int) -> tuple[int, float]:
-    """The level of a step, and how far it counts: half a level's steps blend it in."""
-    shares = np.cumsum(_SHARES[:levels]) / sum(_SHARES[:levels])
+    """The level of a step, and how far it counts: the first of a level's steps blend it in."""
+    chosen = _SHARES[: levels - LOWEST + 1]
+    shares = np.cumsum(chosen) / sum(chosen)
     number = int(np.searchsorted(shares, step / steps, side="right"))
     begun = 0.0 if number == 0 else shares[number - 1]
     done = (step / steps - begun) / (shares[number] - begun)
-    return number + 1, 1.0 if number == 0 else min(1.0, 0.05 + 2 * done)
+    return number + LOWEST, 1.0 if number == 0 else float(min(1.0, 0.1 + 2.5 * done))
 
 
 def train(
@@ -184,7 +229,7 @@ def train(
 ) -> Path:
     """Trains a GAN on images of any size, goes on from its last checkpoint, and returns the file of its weights.
 
-    Beside it is `<name>-discriminator.safetensors`.
+    design: of 32 pixels a side at least. Beside the weights is `<name>-discriminator.safetensors`.
     """
     weights = folder / f"{design.name}.safetensors"
     if weights.exists():
@@ -192,37 +237,50 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network, judge = Generator(design), Discriminator(design)
-    for part in (network, judge):
-        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    nn.ModuleList((network, judge)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = copy.deepcopy(network)
-    maker = torch.optim.Adam(network.parameters(), 1e-3, betas=(0.0, 0.99))
-    critic = torch.optim.Adam(judge.parameters(), 1e-3, betas=(0.0, 0.99))
+    maker = torch.optim.Adam(network.parameters(), _RATE, betas=(0.5, 0.99))
+    critic = torch.optim.Adam(judge.parameters(), _RATE, betas=(0.5, 0.99))
     parts: dict[str, Any] = {"network": network, "judge": judge, "averaged": averaged, "maker": maker, "critic": critic}
     checkpoint, begun = folder / f"{design.name}.checkpoint", 0
     if checkpoint.exists():
         kept = torch.load(checkpoint, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(kept[name])
-        begun = kept["step"]
-    squares = {side: squared(images, side) for side in (FIRST << level for level in range(1, len(design.widths)))}
+        begun = kept.pop("step")
+        for name, state in kept.items():
+            parts[name].load_state_dict(state)
+    top = len(design.widths) - 1
+    squares = {level: squared(images, FIRST << level) for level in range(LOWEST, top + 1)}
+    codes = _codes(squares[LOWEST])
     for step in range(begun, steps):
         torch.manual_seed(seed * 1_000_003 + step)
         rng = np.random.default_rng((seed, step))
-        level, new = _stage(step, steps, len(design.widths) - 1)
-        side = FIRST << level
-        batch = 16 if side <= 64 else 8
-        real = torch.from_numpy(squares[side][rng.integers(len(images), size=batch)]).float()[:, None] / 255
+        level, new = _stage(step, steps, top)
+        batch = 16 if level == LOWEST else 8
+        alone = step < _WARMING * steps
+        coded = batch if alone else batch // 2
+        chosen = rng.integers(len(images), size=batch)
+        real = torch.from_numpy(squares[level][chosen]).float()[:, None] / 127.5 - 1
+        z = torch.randn(batch, LATENT)
+        z[:coded, :CODE] = codes[torch.from_numpy(chosen[:coded])] + 0.1 * z[:coded, :CODE]
         with torch.autocast("cpu", torch.bfloat16):
-            made = network(torch.randn(batch, LATENT), level, new)
-            told = judge(_changed(torch.cat([real, made.detach().float()])), level, new).float()
-        cost = functional.softplus(-told[:batch]).mean() + functional.softplus(told[batch:]).mean()
-        if step % _PENALTY_EVERY == 0:
-            cost = cost + _PENALTY_EVERY * _penalty(judge, real, level, new)
-        critic.zero_grad()
-        cost.backward()  # type: ignore[no-untyped-call]
-        critic.step()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = functional.softplus(-judge(_changed(made.float()), level, new).float()).mean()
+            made = network(z, level, new)
+        loss = _ANCHOR * (_reduced(made[:coded]) - _reduced(real[:coded])).abs().mean()
+        if new < 1:
+            loss = loss + _ANCHOR * (made[:coded] - real[:coded]).abs().mean()
+        if not alone:
+            judge.requires_grad_(True)
+            with torch.autocast("cpu", torch.bfloat16):
+                seen = _changed(real)
+                features = judge.features(seen, level, new)
+                remembered = (judge.memory(features).float() - _reduced(seen)).abs().mean()
+                told = judge.opinions(features).float(), judge(_changed(made.detach()), level, new).float()
+            cost = functional.relu(1 - told[0]).mean() + functional.relu(1 + told[1]).mean() + remembered
+            critic.zero_grad()
+            cost.backward()
+            critic.step()
+            judge.requires_grad_(False)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = loss - judge(_changed(made), level, new).float().mean()
         maker.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         maker.step()
@@ -235,14 +293,10 @@ def train(
             torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, unfinished)
             unfinished.replace(checkpoint)
         progress(step + 1, steps)
-    save_file(_whole(judge), folder / f"{design.name}-discriminator.safetensors")
-    save_file(_whole(averaged), weights)
+    for learnt, file in ((judge, folder / f"{design.name}-discriminator.safetensors"), (averaged, weights)):
+        save_file({name: value.contiguous() for name, value in learnt.state_dict().items()}, file)
     checkpoint.unlink(missing_ok=True)
     return weights
-
-
-def _whole(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in network.state_dict().items()}
 
 
 def squared(images: Sequence[NDArray[np.uint8]], side: int) -> NDArray[np.uint8]:
@@ -271,7 +325,7 @@ class Inventor:
         for _ in range(count):
             with torch.inference_mode():
                 made = self._network(torch.randn(1, LATENT), self._level)[0, 0]
-            yield (made.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+            yield ((made + 1) * 127.5).round().to(torch.uint8).numpy()
 
     def fakes(self, source: str, count: int, seed: int) -> Iterator[Fake]:
         """The same as fakes; source: what the GAN was trained on."""
@@ -290,6 +344,6 @@ class Judge:
 
     def score(self, image: NDArray[np.uint8]) -> float:
         """Of an image of any size (H, W): its middle square at the GAN's side."""
-        x = torch.from_numpy(squared([image], self._side)).float()[:, None] / 255
+        x = torch.from_numpy(squared([image], self._side)).float()[:, None] / 127.5 - 1
         with torch.inference_mode():
-            return -float(self._network(x, self._level)[0])
+            return -float(self._network(x, self._level).mean())
